@@ -1,0 +1,256 @@
+"""What is asked for: a cell (one setting to train and profile), and the grid of cells that axes span."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import math
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from cnnbench.digest import digest
+from cnnbench.errors import InvalidValueError, miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+CHECKPOINTINGS = ("none", "stage", "block")
+MEMORY_FORMATS = ("nchw", "channels_last")
+COMPILES = ("off", "graph", "default", "reduce-overhead", "max-autotune")
+LOADERS = ("device",)
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "plateau", "cosine", "one_cycle")
+AUGMENTATIONS = ("default", "none", "crop", "flip+crop", "flip+crop+cutout")
+
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a cell trains. `None` and `default` mean: as the data set or the architecture has it.
+
+    `epochs` 0 profiles only. `image_size` is the side in pixels that images are brought to.
+    `patience` counts epochs without a lower validation loss before training stops early; `train_subset`
+    keeps that many training images; `weights` is `imagenet`, `none` or a file; `target_accuracy`
+    (0 to 1) is what `time_to_accuracy_seconds` waits for.
+    """
+
+    epochs: int = 0
+    image_size: int | None = None
+    num_classes: int | None = None
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "plateau"
+    augmentation: str = "default"
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int | None = None
+    train_subset: int | None = None
+    weights: str = "default"
+    target_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no training can have."""
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        _check_range("epochs", self.epochs, low=0)
+        _check_range("learning_rate", self.learning_rate, above=0)
+        _check_range("weight_decay", self.weight_decay, low=0)
+        _check_range("dropout", self.dropout, low=0, below=1)
+        _check_range("label_smoothing", self.label_smoothing, low=0, below=1)
+        for name in ("image_size", "num_classes", "patience", "train_subset"):
+            _check_range(name, getattr(self, name), low=1)
+        _check_range("target_accuracy", self.target_accuracy, above=0, high=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How a cell is timed: windows of consecutive steps, until their median is known well enough.
+
+    `half_width` is the relative half-width of the median's 95 % interval at which timing stops.
+    `max_windows` 0 times nothing (a cell that only trains).
+    """
+
+    window_seconds: float = 0.2
+    min_windows: int = 10
+    max_windows: int = 100
+    half_width: float = 0.01
+    limit_seconds: float = 30.0
+    warmup_steps: int = 10
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be timed."""
+        _check_range("window_seconds", self.window_seconds, above=0)
+        _check_range("min_windows", self.min_windows, low=2)
+        _check_range("max_windows", self.max_windows, low=0)
+        _check_range("half_width", self.half_width, above=0, below=1)
+        _check_range("limit_seconds", self.limit_seconds, above=0)
+        _check_range("warmup_steps", self.warmup_steps, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting: an architecture, how it runs, how it trains and how it is timed."""
+
+    architecture: str
+    precision: str = "fp32"
+    batch_size: int = 64
+    checkpointing: str = "none"
+    memory_format: str = "nchw"
+    compile: str = "off"
+    loader: str = "device"
+    dataset: str = "digits"
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+    timing: Timing = field(default_factory=Timing)
+
+    def __post_init__(self) -> None:
+        """Refuse unknown names and impossible numbers."""
+        parse_call(self.architecture)
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("checkpointing", self.checkpointing, CHECKPOINTINGS)
+        _check_choice("memory_format", self.memory_format, MEMORY_FORMATS)
+        _check_choice("compile", self.compile, COMPILES)
+        _check_choice("loader", self.loader, LOADERS)
+        _check_range("batch_size", self.batch_size, low=1)
+        _check_range("seed", self.seed, low=0, high=MAX_SEED)
+        if self.recipe.epochs == 0 and self.timing.max_windows == 0:
+            msg = "a cell with epochs = 0 and max_windows = 0 would neither train nor be timed."
+            raise InvalidValueError(msg)
+
+    @property
+    def hash(self) -> str:
+        """Return the digest of everything that was asked for."""
+        return digest(asdict(self))
+
+    @property
+    def name(self) -> str:
+        """Return a name such as `resnet-bf16-b256-none`; what differs from the defaults follows."""
+        parts = [self.architecture, self.precision, f"b{self.batch_size}", self.checkpointing]
+        if self.memory_format != "nchw":
+            parts.append(self.memory_format)
+        if self.compile != "off":
+            parts.append(f"compile-{self.compile}")
+        if self.loader != "device":
+            parts.append(self.loader)
+        if self.seed:
+            parts.append(f"seed{self.seed}")
+        return "-".join(parts)
+
+    def params(self) -> dict[str, Any]:
+        """Return the axes and the recipe as one flat mapping, in the order of the table's columns."""
+        axes = asdict(self)
+        recipe = axes.pop("recipe")
+        axes.pop("timing")
+        seed = axes.pop("seed")
+        epochs = recipe.pop("epochs")
+        return {**axes, **recipe, "epochs": epochs, "seed": seed}
+
+
+AXES = (
+    "architecture",
+    "precision",
+    "batch_size",
+    "checkpointing",
+    "memory_format",
+    "compile",
+    "loader",
+    "seed",
+)
+
+
+def grid(axes: Mapping[str, Sequence[Any]], *, base: Mapping[str, Any]) -> list[Cell]:
+    """Return the cells of every combination of `axes`, the other fields as in `base`.
+
+    Raises:
+        InvalidValueError: an axis without values, an unknown axis or value, an impossible number.
+    """
+    for name, values in axes.items():
+        _check_choice("axis", name, AXES)
+        if not values:
+            msg = f"the axis {name!r} has no values: the grid is empty."
+            raise InvalidValueError(msg)
+    names = list(axes)
+    combinations = itertools.product(*(dict.fromkeys(axes[name]) for name in names))
+    return [Cell(**{**base, **dict(zip(names, values, strict=True))}) for values in combinations]
+
+
+def union(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells without repeats; of two that differ in `epochs` alone, the longer training.
+
+    So a profile can sweep a wide grid for speed and train a narrow one, and no setting runs twice.
+    """
+    kept: dict[str, Cell] = {}
+    for cell in cells:
+        key = replace(cell, recipe=replace(cell.recipe, epochs=1)).hash
+        if key not in kept or kept[key].recipe.epochs < cell.recipe.epochs:
+            kept[key] = cell
+    return list(kept.values())
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `resnet(width=16,depth=2)` into its name and its parameters; a bare name has none.
+
+    Raises:
+        InvalidValueError: the brackets do not hold `name=literal` pairs.
+    """
+    name, bracket, _ = text.partition("(")
+    name = name.strip()
+    msg = f"cannot read {text!r}: write NAME or NAME(parameter=value,...)."
+    if not name or any(c.isspace() for c in name):
+        raise InvalidValueError(msg)
+    if not bracket:
+        return name, {}
+    try:
+        call = ast.parse("f" + text[len(text.partition("(")[0]) :].strip(), mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+            raise InvalidValueError(msg)
+        parameters = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise InvalidValueError(msg) from error
+    if len(parameters) != len(call.keywords):
+        raise InvalidValueError(msg)
+    return name, parameters
+
+
+def plain_text(value: object) -> str:
+    """Return `value` as plain decimal text (`0.00001`, never `1e-05`); `None` is empty.
+
+    >>> plain_text(1e-05), plain_text(64), plain_text(None)
+    ('0.00001', '64', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return format(Decimal(repr(value)), "f").removesuffix(".0") or "0"
+    return str(value)
+
+
+def _check_choice(kind: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidValueError(miss(kind, value, choices))
+
+
+def _check_range(
+    name: str,
+    value: float | None,
+    *,
+    low: float = -math.inf,
+    above: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+) -> None:
+    if value is None:
+        return
+    if not (math.isfinite(value) and low <= value <= high and above < value < below):
+        bounds = [
+            f"{sign} {bound:g}"
+            for sign, bound in ((">=", low), (">", above), ("<=", high), ("<", below))
+            if math.isfinite(bound)
+        ]
+        msg = f"{name} = {value} is impossible: it must be {' and '.join(bounds) or 'finite'}."
+        raise InvalidValueError(msg)
