@@ -1,3 +1,29 @@
 """cnnbench: what each documented way of training a CNN really buys on your own GPU."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnbench.api import Records, build, load, run
+    from cnnbench.record import Record
+
 __version__ = "0.1.0"
+__all__ = ["Record", "Records", "__version__", "build", "load", "run"]
+
+_HOMES = {
+    "Record": "cnnbench.record",
+    "Records": "cnnbench.api",
+    "build": "cnnbench.api",
+    "load": "cnnbench.api",
+    "run": "cnnbench.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562): `import cnnbench` itself is instant."""
+    if name not in _HOMES:
+        msg = f"module 'cnnbench' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES[name]), name)

@@ -57,14 +57,16 @@ class Recipe:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
-        _check_range("epochs", self.epochs, low=0)
+        _check_count("epochs", self.epochs, low=0)
         _check_range("learning_rate", self.learning_rate, above=0)
         _check_range("weight_decay", self.weight_decay, low=0)
         _check_range("dropout", self.dropout, low=0, below=1)
         _check_range("label_smoothing", self.label_smoothing, low=0, below=1)
         for name in ("image_size", "num_classes", "patience", "train_subset"):
-            _check_range(name, getattr(self, name), low=1)
-        _check_range("target_accuracy", self.target_accuracy, above=0, high=1)
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name), low=1)
+        if self.target_accuracy is not None:
+            _check_range("target_accuracy", self.target_accuracy, above=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +87,11 @@ class Timing:
     def __post_init__(self) -> None:
         """Refuse what cannot be timed."""
         _check_range("window_seconds", self.window_seconds, above=0)
-        _check_range("min_windows", self.min_windows, low=2)
-        _check_range("max_windows", self.max_windows, low=0)
+        _check_count("min_windows", self.min_windows, low=2)
+        _check_count("max_windows", self.max_windows, low=0)
         _check_range("half_width", self.half_width, above=0, below=1)
         _check_range("limit_seconds", self.limit_seconds, above=0)
-        _check_range("warmup_steps", self.warmup_steps, low=1)
+        _check_count("warmup_steps", self.warmup_steps, low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,8 @@ class Cell:
         _check_choice("memory_format", self.memory_format, MEMORY_FORMATS)
         _check_choice("compile", self.compile, COMPILES)
         _check_choice("loader", self.loader, LOADERS)
-        _check_range("batch_size", self.batch_size, low=1)
-        _check_range("seed", self.seed, low=0, high=MAX_SEED)
+        _check_count("batch_size", self.batch_size, low=1)
+        _check_count("seed", self.seed, low=0, high=MAX_SEED)
         if self.recipe.epochs == 0 and self.timing.max_windows == 0:
             msg = "a cell with epochs = 0 and max_windows = 0 would neither train nor be timed."
             raise InvalidValueError(msg)
@@ -171,7 +173,7 @@ def grid(axes: Mapping[str, Sequence[Any]], *, base: Mapping[str, Any]) -> list[
     """
     for name, values in axes.items():
         _check_choice("axis", name, AXES)
-        if not values:
+        if len(values) == 0:
             msg = f"the axis {name!r} has no values: the grid is empty."
             raise InvalidValueError(msg)
     names = list(axes)
@@ -198,23 +200,29 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InvalidValueError: the brackets do not hold `name=literal` pairs.
     """
-    name, bracket, _ = text.partition("(")
-    name = name.strip()
     msg = f"cannot read {text!r}: write NAME or NAME(parameter=value,...)."
-    if not name or any(c.isspace() for c in name):
+    if not isinstance(text, str):
+        raise InvalidValueError(msg)
+    name, bracket, rest = text.partition("(")
+    if not name or name != name.strip() or (bracket and not rest.endswith(")")):
         raise InvalidValueError(msg)
     if not bracket:
         return name, {}
     try:
-        call = ast.parse("f" + text[len(text.partition("(")[0]) :].strip(), mode="eval").body
+        call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
             raise InvalidValueError(msg)
-        parameters = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords if k.arg}
+        return name, {_keyword(k): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InvalidValueError(msg) from error
-    if len(parameters) != len(call.keywords):
-        raise InvalidValueError(msg)
-    return name, parameters
+
+
+def _keyword(keyword: ast.keyword) -> str:
+    """Return the name of one `name=value`; `**values` has none."""
+    if keyword.arg is None:
+        msg = "every parameter needs a name"
+        raise ValueError(msg)
+    return keyword.arg
 
 
 def plain_text(value: object) -> str:
@@ -230,27 +238,30 @@ def plain_text(value: object) -> str:
     return str(value)
 
 
-def _check_choice(kind: str, value: str, choices: Sequence[str]) -> None:
+def _check_choice(kind: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise InvalidValueError(miss(kind, value, choices))
+        raise InvalidValueError(miss(kind, str(value), choices))
+
+
+def _check_count(name: str, value: object, *, low: int, high: float = math.inf) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        msg = f"{name} = {value!r} is impossible: it must be a whole number."
+        raise InvalidValueError(msg)
+    _check_range(name, value, low=low, high=high)
 
 
 def _check_range(
     name: str,
-    value: float | None,
+    value: object,
     *,
     low: float = -math.inf,
     above: float = -math.inf,
     high: float = math.inf,
     below: float = math.inf,
 ) -> None:
-    if value is None:
-        return
-    if not (math.isfinite(value) and low <= value <= high and above < value < below):
-        bounds = [
-            f"{sign} {bound:g}"
-            for sign, bound in ((">=", low), (">", above), ("<=", high), ("<", below))
-            if math.isfinite(bound)
-        ]
-        msg = f"{name} = {value} is impossible: it must be {' and '.join(bounds) or 'finite'}."
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and low <= number <= high and above < number < below):
+        bounds = ((">=", low), (">", above), ("<=", high), ("<", below))
+        said = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
+        msg = f"{name} = {value!r} is impossible: it must be a number {said}."
         raise InvalidValueError(msg)

@@ -41,6 +41,10 @@ class WeightsError(CnnbenchError):
     """Pretrained weights that are missing or not what their checksum says."""
 
 
+class MissingWeightsError(WeightsError):
+    """Pretrained weights that are neither here nor may be fetched."""
+
+
 class StoreError(CnnbenchError):
     """A results folder, journal or tracking store that cannot be used."""
 

@@ -47,7 +47,7 @@ class Memory:
     peak_reserved_bytes: int | None = None
     process_bytes: int | None = None
     setup_peak_bytes: int | None = None
-    data_bytes: int = 0
+    data_bytes: int | None = None
     num_alloc_retries: int | None = None
 
 
@@ -68,7 +68,6 @@ class Profile:
     num_warmup_steps: int
     setup_seconds: float
     compile_seconds: float | None = None
-    memory: Memory
 
     @property
     def step_seconds(self) -> list[float]:
@@ -159,6 +158,7 @@ class Record:
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None
     profile: Profile | None = None
+    memory: Memory | None = None
     fit: Fit | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -186,33 +186,43 @@ class Record:
 
     def metrics(self) -> dict[str, Any]:
         """Return the measured columns; `stop_reason` is the one that is text."""
-        counted = {"num_parameters": self.num_parameters}
-        return {**counted, **self._profile_metrics(), **self._fit_metrics()}
+        return {
+            "num_parameters": self.num_parameters,
+            **self._profile_metrics(),
+            **self._memory_metrics(),
+            **self._fit_metrics(),
+        }
 
     def _profile_metrics(self) -> dict[str, Any]:
         profile = self.profile
         if profile is None:
             return {}
-        batch, memory = self.cell.batch_size, profile.memory
-        timed = bool(profile.windows)
+        batch_size = self.cell.batch_size
         return {
-            "images_per_second": batch / profile.median_step_seconds if timed else None,
-            "images_per_second_low": batch / profile.high_step_seconds if timed else None,
-            "images_per_second_high": batch / profile.low_step_seconds if timed else None,
-            "images_per_second_total": batch * profile.total_steps_per_second if timed else None,
-            "step_ms_median": profile.median_step_seconds * 1e3 if timed else None,
-            "step_ms_p95": profile.p95_step_seconds * 1e3 if timed else None,
+            "images_per_second": batch_size / profile.median_step_seconds,
+            "images_per_second_low": batch_size / profile.high_step_seconds,
+            "images_per_second_high": batch_size / profile.low_step_seconds,
+            "images_per_second_total": batch_size * profile.total_steps_per_second,
+            "step_ms_median": profile.median_step_seconds * 1e3,
+            "step_ms_p95": profile.p95_step_seconds * 1e3,
             "num_windows": len(profile.windows),
             "num_rejected_windows": len(profile.rejected_windows),
             "stop_reason": profile.stop_reason,
+            "data_wait_fraction": profile.data_wait_fraction,
+            "setup_seconds": profile.setup_seconds,
+            "compile_seconds": profile.compile_seconds,
+        }
+
+    def _memory_metrics(self) -> dict[str, Any]:
+        memory = self.memory
+        if memory is None:
+            return {}
+        return {
             "peak_allocated_mib": _mib(memory.peak_allocated_bytes),
             "peak_reserved_mib": _mib(memory.peak_reserved_bytes),
             "process_mib": _mib(memory.process_bytes),
             "data_mib": _mib(memory.data_bytes),
             "num_alloc_retries": memory.num_alloc_retries,
-            "data_wait_fraction": profile.data_wait_fraction if timed else None,
-            "setup_seconds": profile.setup_seconds,
-            "compile_seconds": profile.compile_seconds,
         }
 
     def _fit_metrics(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Records in, judgements and tables out: nothing here measures, trains or draws."""

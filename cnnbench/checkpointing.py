@@ -1,0 +1,284 @@
+"""Gradient checkpointing: which parts of a model are recomputed, and how their statistics stay right.
+
+A segment's activations are dropped after its forward pass and recomputed during the backward pass
+(Chen et al. 2016, arXiv:1604.06174), by PyTorch's non-reentrant `torch.utils.checkpoint`. Run plainly,
+the second forward pass would move BatchNorm's running statistics a second time: gradients stay equal,
+evaluation does not. Here every buffer of a segment is a throwaway copy while it is recomputed.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from cnnbench.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FROZEN_NOTE = "frozen trunk: it keeps no activations, so checkpointing has nothing to recompute"
+
+# A module with a forward pass of its own is a block; these only call their children in order.
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of a model that is recomputed as one: `modules` run one after the other.
+
+    Of a plain module there is one; `method` names the method to wrap when it is not `forward`.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    method: str = "forward"
+
+
+def apply_checkpointing(
+    model: nn.Module, granularity: str, example: torch.Tensor
+) -> tuple[list[Segment], tuple[str, ...]]:
+    """Make `model` recompute its segments in every later training step, in place.
+
+    Args:
+        model: any image classifier.
+        granularity: `none`, `stage` (consecutive blocks of one resolution) or `block`.
+        example: one small batch, shape (B, 3, H, W), for finding the segments.
+
+    Returns:
+        The wrapped segments, and notes for the record.
+
+    Raises:
+        UnsupportedError: no segment was found in a model that has something to recompute.
+    """
+    if granularity == "none":
+        return [], ()
+    found = find_segments(model, granularity, example)
+    if not found:
+        kind = type(model).__name__
+        msg = f"checkpointing={granularity}: found no {granularity} to recompute in {kind}"
+        raise UnsupportedError(msg)
+    segments = [segment for segment in found if _needs_grad(model, segment)]
+    for segment in segments:
+        _wrap(segment)
+    return segments, () if segments else (FROZEN_NOTE,)
+
+
+def find_segments(model: nn.Module, granularity: str, example: torch.Tensor) -> list[Segment]:
+    """Return the stages or blocks of `model` in the order in which they run.
+
+    A model may name its own (`checkpoint_methods`); in any other they are found by watching one
+    forward pass: blocks are the topmost modules with a forward pass of their own that are no mere row
+    of such (in a flat `nn.Sequential`, each convolution or linear layer with what follows it); stages
+    are rows of blocks, joined while they feed each other and end at one resolution. What begins by
+    changing its input in place is left out, for its input could not be recomputed from.
+    """
+    methods = getattr(model, "checkpoint_methods", ())
+    if methods:
+        return [Segment(name=name, modules=(model,), method=name) for name in methods]
+    calls = _watch(model, example)
+    found = _blocks(model, "", split_rows=granularity == "block")
+    blocks = [block for block in found if all(module in calls for module in block.modules)]
+    if granularity == "stage":
+        blocks = _merge(blocks, calls)
+    return [block for block in blocks if not calls[block.modules[0]].changes_input]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What one module did in the watched forward pass."""
+
+    first_input: int
+    output: int
+    resolution: tuple[int, ...]
+    changes_input: bool
+
+
+def _watch(model: nn.Module, example: torch.Tensor) -> dict[nn.Module, _Call]:
+    """Run `model` once and return what each module that ran exactly once took and gave."""
+    calls: dict[nn.Module, list[_Call]] = {}
+    alive: list[object] = []  # keeps every tensor, so that no identity is used twice
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        versions[module] = _versions(args)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        alive.extend((args, output))
+        call = _Call(
+            first_input=id(args[0]) if args else 0,
+            output=id(output),
+            resolution=tuple(output.shape[2:]) if isinstance(output, torch.Tensor) else (),
+            changes_input=versions[module] != _versions(args),
+        )
+        calls.setdefault(module, []).append(call)
+
+    versions: dict[nn.Module, list[int]] = {}
+    handles = []
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(before))
+        handles.append(module.register_forward_hook(after))
+    was_training = model.training
+    model.eval()
+    try:
+        # Not inference mode: its tensors keep no version counters.
+        with torch.no_grad():
+            model(example)
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return {module: seen[0] for module, seen in calls.items() if len(seen) == 1}
+
+
+def _versions(args: tuple[Any, ...]) -> list[int]:
+    return [arg._version for arg in args if isinstance(arg, torch.Tensor)]  # noqa: SLF001 (the documented way to notice in-place writes)
+
+
+def _blocks(module: nn.Module, prefix: str, *, split_rows: bool) -> list[Segment]:
+    """Return the blocks under `module`, which is the root, a container or a row of blocks."""
+    children = [(f"{prefix}{name}", child) for name, child in module.named_children()]
+    if isinstance(module, nn.Sequential) and all(_is_leaf(child) for _, child in children):
+        return _flat_blocks(children)
+    blocks: list[Segment] = []
+    for name, child in children:
+        if _is_leaf(child):
+            continue
+        if _is_container(child) or (split_rows and _is_row(child)):
+            blocks.extend(_blocks(child, f"{name}.", split_rows=split_rows))
+        else:
+            blocks.append(Segment(name=name, modules=(child,)))
+    return blocks
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Say whether `module` has no forward pass of its own, even if its class has a name of its own."""
+    return any(
+        isinstance(module, kind) and type(module).forward is kind.forward for kind in CONTAINERS
+    )
+
+
+def _is_row(module: nn.Module) -> bool:
+    """Say whether `module` runs two or more alike blocks, as DenseNet's and ConvNeXt's stages do."""
+    for owner in (module, *filter(_is_container, module.children())):
+        kinds = [type(c) for c in owner.children() if _num_weights(c) > 1 and not _is_container(c)]
+        if len(kinds) > len(set(kinds)):
+            return True
+    return False
+
+
+def _num_weights(module: nn.Module) -> int:
+    return sum(1 for parameter in module.parameters() if parameter.ndim > 1)
+
+
+def _flat_blocks(children: list[tuple[str, nn.Module]]) -> list[Segment]:
+    """Cut a chain of simple layers before each layer that has a weight matrix or filter bank."""
+    runs: list[list[tuple[str, nn.Module]]] = []
+    for name, child in children:
+        weight = getattr(child, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.ndim > 1:
+            runs.append([])
+        if runs:
+            runs[-1].append((name, child))
+    return [
+        Segment(name=run[0][0], modules=tuple(child for _, child in run))
+        for run in runs
+        if len(run) > 1
+    ]
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None
+
+
+def _merge(blocks: list[Segment], calls: dict[nn.Module, _Call]) -> list[Segment]:
+    """Join consecutive blocks that feed each other and end at the same resolution."""
+    stages: list[list[Segment]] = []
+    for block in blocks:
+        last = calls[stages[-1][-1].modules[-1]] if stages else None
+        this = calls[block.modules[0]]
+        end = calls[block.modules[-1]]
+        if last and last.output == this.first_input and last.resolution == end.resolution:
+            stages[-1].append(block)
+        else:
+            stages.append([block])
+    return [
+        Segment(name=stage[0].name, modules=tuple(m for block in stage for m in block.modules))
+        for stage in stages
+    ]
+
+
+def _needs_grad(model: nn.Module, segment: Segment) -> bool:
+    """Say whether a backward pass enters `segment`: it, or something before it, is trained."""
+    own = {id(p) for module in segment.modules for p in module.parameters()}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            return True
+        own.discard(id(parameter))
+        if not own:
+            return False
+    return False
+
+
+def _wrap(segment: Segment) -> None:
+    """Replace the segment's method by one that recomputes; a run's later modules pass through."""
+    first, *rest = segment.modules
+    methods = [getattr(first, segment.method), *(module.forward for module in rest)]
+    setattr(first, segment.method, _recomputing(methods, segment.modules))
+    for module in rest:
+        module.forward = _pass_through
+
+
+def _pass_through(value: torch.Tensor) -> torch.Tensor:
+    """Return what the run's first module has computed already."""
+    return value
+
+
+def _recomputing(
+    methods: list[Callable[..., Any]], modules: tuple[nn.Module, ...]
+) -> Callable[..., Any]:
+    """Return a function that runs `methods` in a chain and keeps only the chain's input."""
+    # Saving and restoring the random state costs a device read-back, and fails in a CUDA graph.
+    draws_random = any(isinstance(m, nn.modules.dropout._DropoutNd) for s in modules for m in s.modules())  # noqa: SLF001, E501
+
+    def chain(*args: Any, **kwargs: Any) -> Any:
+        value = methods[0](*args, **kwargs)
+        for method in methods[1:]:
+            value = method(value)
+        return value
+
+    def contexts() -> tuple[Any, Any]:
+        return nullcontext(), _throwaway_buffers(modules)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return chain(*args, **kwargs)
+        # A compiler traces the segment once and keeps buffer updates out of the recomputation.
+        extra = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        return checkpoint(
+            chain, *args, use_reentrant=False, preserve_rng_state=draws_random, **extra, **kwargs
+        )
+
+    return forward
+
+
+@contextmanager
+def _throwaway_buffers(modules: tuple[nn.Module, ...]) -> Iterator[None]:
+    """Let `modules` update copies of their buffers inside the context, and nothing that lasts."""
+    kept = [
+        (owner, name, buffer)
+        for module in modules
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()  # noqa: SLF001 (register_buffer would clone)
+        if buffer is not None
+    ]
+    for owner, name, buffer in kept:
+        owner._buffers[name] = buffer.clone()  # noqa: SLF001
+    try:
+        yield
+    finally:
+        for owner, name, buffer in kept:
+            owner._buffers[name] = buffer  # noqa: SLF001

@@ -1,0 +1,110 @@
+"""What a worker is asked and what it answers, as JSON lines: never a pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cnnbench.cell import Cell
+from cnnbench.environment import DatasetInfo, Environment
+from cnnbench.record import Epoch, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """Prepare the data set and try every architecture with its weights, before any cell."""
+
+    device: str
+    dataset: str
+    data_dir: str
+    cache_dir: str
+    download: bool
+    image_size: int | None
+    models: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What the preflight found: `code_digests` per architecture, `notes` that the user should read."""
+
+    environment: Environment
+    dataset: DatasetInfo
+    code_digests: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellJob:
+    """Train and profile one cell."""
+
+    cell: Cell
+    dataset: DatasetInfo
+    device: str
+    sweep_id: str
+    environment_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a worker is doing now; `epoch` is the number of the one that ended, its curves with it."""
+
+    phase: str
+    epoch: int | None = None
+    curves: Epoch | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A user's error found inside a worker: the class of `cnnbench.errors` and its sentence."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One line from a worker: exactly one field is set; all but `progress` end the job."""
+
+    progress: Progress | None = None
+    environment: Environment | None = None
+    ready: Ready | None = None
+    record: Record | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One line to a worker: exactly one field is set. `look` names a device to look at."""
+
+    look: str | None = None
+    preflight: Preflight | None = None
+    cell: CellJob | None = None
+
+
+
+def encode(message: object) -> bytes:
+    """Return `message` as one line of JSON."""
+    return msgspec.json.encode(message) + b"\n"
+
+
+def decode_answer(line: bytes) -> Answer:
+    """Return the answer in `line`.
+
+    Raises:
+        msgspec.ValidationError: `line` is no answer.
+    """
+    return msgspec.json.decode(line, type=Answer)
+
+
+def decode_request(line: bytes) -> Request:
+    """Return the request in `line`.
+
+    Raises:
+        msgspec.ValidationError: `line` is no request.
+    """
+    return msgspec.json.decode(line, type=Request)

@@ -1,0 +1,1 @@
+"""What is measured, and with what: time, memory, precision, the machine."""

@@ -1,0 +1,117 @@
+"""Peak memory of a training step: CUDA's allocator counters, or on a CPU what torch's profiler saw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from cnnbench.measure import gpu
+from cnnbench.measure.machine import peak_resident_bytes, reset_peak_resident, resident_bytes
+from cnnbench.record import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cnnbench.measure.timing import Step
+
+
+class MemoryMeter:
+    """Memory of a CPU cell: tensors by torch's profiler, the process by its peak resident set."""
+
+    def __init__(self) -> None:
+        """Take the resident set before the model as the zero of `process_bytes`."""
+        reset_peak_resident()
+        self._imported_bytes = resident_bytes()
+
+    def steady_state(self) -> None:
+        """Mark the end of the set-up: later peaks belong to the steps."""
+
+    def read(
+        self, step: Step, *, held: Callable[[], Iterable[torch.Tensor]], data_bytes: int
+    ) -> Memory:
+        """Return the peaks, after one more step that is watched and not timed.
+
+        Args:
+            step: the training step.
+            held: returns the tensors that live from step to step (model, optimizer).
+            data_bytes: the size of the resident data set, which is not part of the peak.
+        """
+        held_bytes = sum(_storage_bytes(held()).values())
+        return Memory(
+            peak_allocated_bytes=held_bytes + _peak_of(step),
+            process_bytes=self._process_bytes(),
+            data_bytes=data_bytes,
+        )
+
+    def _process_bytes(self) -> int | None:
+        peak = peak_resident_bytes()
+        if peak is None or self._imported_bytes is None:
+            return None
+        return max(0, peak - self._imported_bytes)
+
+
+class CudaMemoryMeter(MemoryMeter):
+    """Memory of a CUDA cell: the caching allocator's counters, the process by NVML."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Reset the allocator's peaks."""
+        super().__init__()
+        self._device = device
+        self._setup_peak_bytes: int | None = None
+        self._retries_before = 0
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def steady_state(self) -> None:
+        """Keep the set-up's peak and start a new one for the steps."""
+        self._setup_peak_bytes = torch.cuda.max_memory_allocated(self._device)
+        self._retries_before = _num_alloc_retries(self._device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def read(
+        self,
+        step: Step,  # noqa: ARG002 (the counters ran during the timed steps)
+        *,
+        held: Callable[[], Iterable[torch.Tensor]],  # noqa: ARG002
+        data_bytes: int,
+    ) -> Memory:
+        """Return the peaks of the steps since `steady_state`."""
+        return Memory(
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) - data_bytes,
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device),
+            process_bytes=gpu.process_bytes(self._device),
+            setup_peak_bytes=self._setup_peak_bytes,
+            data_bytes=data_bytes,
+            num_alloc_retries=_num_alloc_retries(self._device) - self._retries_before,
+        )
+
+
+def memory_meter(device: torch.device) -> MemoryMeter:
+    """Return the meter that is right for `device`."""
+    return CudaMemoryMeter(device) if device.type == "cuda" else MemoryMeter()
+
+
+def _num_alloc_retries(device: torch.device) -> int:
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
+
+
+def _storage_bytes(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+    """Return the bytes of every storage once, by its address."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def _peak_of(step: Step) -> int:
+    """Return how far allocations rise above their level at the start of one step, in bytes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    kineto = profiler.profiler
+    if kineto is None or kineto.kineto_results is None:
+        return 0
+    changes = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
+    level = peak = 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        peak = max(peak, level)
+    return peak

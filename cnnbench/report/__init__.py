@@ -1,0 +1,1 @@
+"""Records shown to people: tables for the terminal and Markdown, figures, and one HTML page."""

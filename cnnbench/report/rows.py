@@ -1,0 +1,230 @@
+"""The comparison table as plain text cells, the same wherever it is shown: terminal, Markdown, page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnnbench.analysis.best import best_settings
+from cnnbench.cell import CHECKPOINTINGS, PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cnnbench.analysis.best import Best
+    from cnnbench.record import Record
+
+EMPTY = "-"
+NOT_MEANINGFUL = "n/m"
+
+
+def number_text(value: float) -> str:
+    """Return `value` with three significant digits at least, and no more decimals than that needs."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def percent_text(value: float) -> str:
+    """Return a fraction in percent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its name in the table of all cells, its heading, and how its values are written.
+
+    `worth` says which columns a narrow terminal keeps: the highest.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    write: Callable[[Any], str] = str
+    is_number: bool = True
+    worth: int = 9
+
+    def text(self, value: object) -> str:
+        """Return the value as shown; unknown is `-`."""
+        return EMPTY if value is None else self.write(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One cell as shown. `values` are exact and by column name; `remarks` are numbers of footnotes."""
+
+    record: Record
+    values: dict[str, Any]
+    texts: dict[str, str]
+    remarks: tuple[int, ...]
+    is_best: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The cells of a sweep, ready to be shown: rows by architecture, and their footnotes from 1 on."""
+
+    columns: tuple[Column, ...]
+    groups: dict[str, tuple[Row, ...]]
+    footnotes: tuple[str, ...]
+    best: dict[str, Best]
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return all rows, architecture by architecture."""
+        return [row for group in self.groups.values() for row in group]
+
+
+SETTINGS = (
+    Column(name="precision", title="precision", is_number=False),
+    Column(name="batch_size", title="batch", write=lambda value: f"{value:,}"),
+    Column(name="checkpointing", title="checkpoint", is_number=False),
+)
+
+VARYING = (
+    Column(name="memory_format", title="layout", is_number=False),
+    Column(name="compile", title="compile", is_number=False),
+    Column(name="loader", title="loader", is_number=False),
+    Column(name="dataset", title="data", is_number=False),
+    Column(name="seed", title="seed"),
+    Column(name="device", title="device", is_number=False),
+)
+
+MEASURES = (
+    Column(name="images_per_second", title="images", unit="per s", write=number_text),
+    Column(name="interval", title="±", unit="%", write=percent_text, worth=6),
+    Column(name="step_ms_median", title="step", unit="ms", write=number_text, worth=3),
+    Column(name="peak_allocated_mib", title="peak", unit="MiB", write=number_text),
+    Column(name="peak_reserved_mib", title="reserved", unit="MiB", write=number_text, worth=2),
+    Column(name="best_val_accuracy", title="val acc", unit="%", write=percent_text, worth=8),
+    Column(name="test_accuracy", title="test acc", unit="%", write=percent_text, worth=5),
+    Column(name="seconds", title="time", unit="s", write=lambda value: f"{value:.1f}", worth=1),
+)
+
+DETAILS = (
+    Column(name="step_ms_p95", title="step p95", unit="ms", write=number_text),
+    Column(name="process_mib", title="process", unit="MiB", write=number_text),
+    Column(name="time_to_accuracy_seconds", title="to target", unit="s", write=number_text),
+)
+
+STATUS = Column(name="remark", title="remark", is_number=False)
+
+ACCURACIES = ("best_val_accuracy", "test_accuracy")
+
+
+def comparison(records: Sequence[Record]) -> Comparison:
+    """Return the records as a table: by architecture as they appear, then precision, batch, the rest.
+
+    Columns that are empty throughout are left out, and settings that every cell shares.
+    """
+    kept = sorted(records, key=_order)
+    best = best_settings(records)
+    footnotes: dict[str, int] = {}
+    groups = {}
+    for architecture in dict.fromkeys(record.cell.architecture for record in records):
+        groups[architecture] = tuple(
+            _row(record, footnotes, is_best=architecture in best and best[architecture].record is record)
+            for record in kept
+            if record.cell.architecture == architecture
+        )
+    rows = [row for group in groups.values() for row in group]
+    return Comparison(
+        columns=_columns(rows), groups=groups, footnotes=tuple(footnotes), best=best
+    )
+
+
+def with_details(shown: Comparison) -> tuple[Column, ...]:
+    """Return the table's columns, and after them those that only a wide page has room for."""
+    known = (c for c in DETAILS if any(row.values[c.name] is not None for row in shown.rows))
+    return (*shown.columns, *known)
+
+
+def is_accuracy_meaningful(record: Record) -> bool:
+    """Return whether the cell's accuracy says anything: not where random weights stayed frozen."""
+    return record.fit is None or record.fit.accuracy_note is None
+
+
+def remarks(record: Record) -> list[str]:
+    """Return what must be said beside the cell's numbers, one line each, the gravest first."""
+    texts = [record.error or "", *record.validity_reasons]
+    if record.fit and record.fit.accuracy_note:
+        texts.append(f"{NOT_MEANINGFUL}, the accuracy is not meaningful: {record.fit.accuracy_note}")
+    return [line for line in map(one_line, [*texts, *record.notes]) if line]
+
+
+def one_line(text: str) -> str:
+    """Return the text on one line, without characters that would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def setting_text(record: Record) -> str:
+    """Return how the cell ran, in words: `bf16, batch 256, checkpoint block, channels_last`."""
+    cell = record.cell
+    parts = [cell.precision, f"batch {cell.batch_size:,}"]
+    if cell.checkpointing != "none":
+        parts.append(f"checkpoint {cell.checkpointing}")
+    if cell.memory_format != "nchw":
+        parts.append(cell.memory_format)
+    if cell.compile != "off":
+        parts.append(f"compile {cell.compile}")
+    if cell.loader != "device":
+        parts.append(f"loader {cell.loader}")
+    return ", ".join(parts)
+
+
+def devices_text(records: Sequence[Record]) -> str:
+    """Return the devices that the records were measured on."""
+    return ", ".join(dict.fromkeys(record.device for record in records))
+
+
+def _row(record: Record, footnotes: dict[str, int], *, is_best: bool) -> Row:
+    known = record.row()
+    status = _status(record)
+    derived = {"interval": _half_width(known), "seconds": _seconds(record), "remark": status}
+    values = {**known, **derived}
+    texts = {c.name: c.text(values[c.name]) for c in (*SETTINGS, *VARYING, *MEASURES, *DETAILS)}
+    if not is_accuracy_meaningful(record):
+        shown = [name for name in ACCURACIES if values[name] is not None]
+        texts.update(dict.fromkeys(shown, NOT_MEANINGFUL))
+    numbers = tuple(
+        sorted(footnotes.setdefault(text, len(footnotes) + 1) for text in remarks(record))
+    )
+    marks = f"[{','.join(map(str, numbers))}]" if numbers else None
+    texts["remark"] = " ".join(filter(None, (status, marks)))
+    return Row(record=record, values=values, texts=texts, remarks=numbers, is_best=is_best)
+
+
+def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    varying = [c for c in VARYING if len({row.values[c.name] for row in rows}) > 1]
+    measures = [c for c in MEASURES if any(row.values[c.name] is not None for row in rows)]
+    status = [STATUS] if any(row.texts["remark"] for row in rows) else []
+    return *SETTINGS, *varying, *measures, *status
+
+
+def _status(record: Record) -> str | None:
+    if record.status != "completed":
+        return record.status.replace("_", " ")
+    return None if record.validity == "valid" else record.validity
+
+
+def _half_width(known: dict[str, Any]) -> float | None:
+    middle = known["images_per_second"]
+    if middle is None:
+        return None
+    low, high = known["images_per_second_low"], known["images_per_second_high"]
+    return float(max(high - middle, middle - low) / middle)
+
+
+def _seconds(record: Record) -> float | None:
+    return record.finished_at - record.started_at or None
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    cell = record.cell
+    return (
+        PRECISIONS.index(cell.precision),
+        cell.batch_size,
+        CHECKPOINTINGS.index(cell.checkpointing),
+        cell.name,
+        record.cell_hash,
+    )

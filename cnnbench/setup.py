@@ -1,0 +1,166 @@
+"""Puts a cell's parts together: data, model, precision, checkpointing, optimizer, step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cnnbench import architectures
+from cnnbench.checkpointing import apply_checkpointing
+from cnnbench.data.device_data import open_prepared
+from cnnbench.data.device_loader import DeviceLoader
+from cnnbench.errors import MissingWeightsError, UnsupportedError
+from cnnbench.precision import Precision, precision
+from cnnbench.training.optimizer import make_optimizer
+from cnnbench.training.step import GraphedStep, TrainingStep
+
+if TYPE_CHECKING:
+    from cnnbench.cell import Cell
+    from cnnbench.data.device_data import DeviceData
+    from cnnbench.environment import DatasetInfo
+
+# torchvision's ResNet50_Weights.IMAGENET1K_V1.transforms(): what the weights were trained on.
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+MEMORY_FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+# Two images tell the segments: BatchNorm is in evaluation mode then.
+NUM_EXAMPLE_IMAGES = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A cell's data on its device, and how to make a fresh training step for it."""
+
+    cell: Cell
+    device: torch.device
+    precision: Precision
+    data: DeviceData
+    weights: str
+    notes: tuple[str, ...]
+
+    def loader(self, split: str) -> DeviceLoader:
+        """Return the loader of `train`, `val` or `test`; only training images are augmented."""
+        recipe = self.cell.recipe
+        return DeviceLoader(
+            getattr(self.data, split),
+            batch_size=self.cell.batch_size,
+            augment=recipe.augmentation if split == "train" else "none",
+            channels_last=self.cell.memory_format == "channels_last",
+        )
+
+    def training_step(self) -> tuple[TrainingStep, tuple[str, ...]]:
+        """Return a step around a fresh model and optimizer, and remarks; the same for the same seed.
+
+        Raises:
+            UnsupportedError: this model cannot be checkpointed so.
+            ArchitectureError: this model cannot be built.
+        """
+        cell, recipe = self.cell, self.cell.recipe
+        torch.manual_seed(cell.seed)
+        model = architectures.build(
+            cell.architecture,
+            num_classes=_known(recipe.num_classes),
+            image_size=_known(recipe.image_size),
+            weights=self.weights,
+        )
+        memory_format = MEMORY_FORMATS[cell.memory_format]
+        model = model.to(self.device, memory_format=memory_format)
+        if recipe.dropout:
+            add_dropout(model, recipe.dropout)
+        size = _known(recipe.image_size)
+        example = torch.zeros(NUM_EXAMPLE_IMAGES, 3, size, size, device=self.device)
+        _, notes = apply_checkpointing(
+            model, cell.checkpointing, example.to(memory_format=memory_format)
+        )
+        if cell.compile not in {"off", "graph"}:
+            model.compile(mode=cell.compile)
+        model.train()
+        graphed = cell.compile == "graph"
+        optimizer = make_optimizer(model, recipe, self.device, capturable=graphed)
+        kind = GraphedStep if graphed else TrainingStep
+        step = kind(
+            model,
+            optimizer,
+            precision=self.precision,
+            device=self.device,
+            label_smoothing=recipe.label_smoothing,
+        )
+        return step, notes
+
+
+def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
+    """Check that `device` can do what `cell` asks, set the numeric switches and load the data.
+
+    Raises:
+        UnsupportedError: saying what the device cannot do.
+    """
+    mode = precision(cell.precision)
+    reason = mode.unsupported_reason(device) or _compile_unsupported(cell.compile, device)
+    if reason:
+        raise UnsupportedError(reason)
+    mode.apply()
+    # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
+    torch.backends.cudnn.benchmark = True
+    weights, notes = find_weights(cell)
+    data = open_prepared(
+        dataset,
+        device=device,
+        image_size=_known(cell.recipe.image_size),
+        statistics=IMAGENET_STATISTICS if weights == "imagenet" else None,
+        train_subset=cell.recipe.train_subset,
+    )
+    return Bench(
+        cell=cell, device=device, precision=mode, data=data, weights=weights, notes=notes
+    )
+
+
+def find_weights(cell: Cell) -> tuple[str, tuple[str, ...]]:
+    """Return which weights the cell gets, and a note when these are not the ones it wants.
+
+    Throughput and memory do not depend on the weights, so a cell whose weights are missing is still
+    profiled; it claims no accuracy.
+    """
+    weights = architectures.resolved_weights(cell.architecture, cell.recipe.weights)
+    try:
+        architectures.find_weights(cell.architecture, weights)
+    except MissingWeightsError as error:
+        return "none", (f"profiled with random weights, no accuracy claimed: {error}",)
+    return weights, ()
+
+
+def add_dropout(model: nn.Module, probability: float) -> None:
+    """Drop inputs of the model's last linear layer while it trains, in place, without a new key."""
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not heads:
+        msg = f"dropout needs a linear layer to act on; {type(model).__name__} has none"
+        raise UnsupportedError(msg)
+
+    def drop(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return functional.dropout(inputs[0], probability, training=module.training)
+
+    heads[-1].register_forward_pre_hook(drop)
+
+
+def _compile_unsupported(mode: str, device: torch.device) -> str | None:
+    if device.type == "cuda" or mode == "off":
+        return None
+    if mode in {"graph", "reduce-overhead"}:
+        return f"compile={mode} records CUDA graphs, which need a CUDA device"
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        return f"compile={mode} on a CPU needs a C++ compiler, and {compiler} is not installed"
+    return None
+
+
+def _known(value: int | None) -> int:
+    """Return a recipe's number that planning has taken from the data set."""
+    if value is None:
+        msg = "the cell was not resolved against its data set"
+        raise ValueError(msg)
+    return value

@@ -1,0 +1,133 @@
+"""Runs the cells of a plan, one after the other, each in a worker; journals each before going on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cnnbench.errors import WorkerError
+from cnnbench import errors
+from cnnbench.job import CellJob, Request
+from cnnbench.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cnnbench.cell import Cell
+    from cnnbench.environment import Environment
+    from cnnbench.job import Answer, Preflight, Progress, Ready
+    from cnnbench.sweep.plan import Plan
+    from cnnbench.sweep.workers import Launcher, Outcome
+
+
+class Observer:
+    """Hears what a sweep does; this one stays silent. Nothing here is called in a timed window."""
+
+    def on_phase(self, text: str) -> None:
+        """Hear what is being done before the first cell."""
+
+    def on_plan(self, plan: Plan, cells: list[Cell]) -> None:
+        """Hear which cells will run; the plan's others have a result already."""
+
+    def on_cell(self, cell: Cell) -> None:
+        """Hear that `cell` starts."""
+
+    def on_progress(self, cell: Cell, progress: Progress) -> None:
+        """Hear what the worker of `cell` does now."""
+
+    def on_record(self, record: Record) -> None:
+        """Hear that a cell has ended and is in the journal."""
+
+    def on_warning(self, text: str) -> None:
+        """Hear what the user should know."""
+
+
+def look(launcher: Launcher, device: str) -> Environment:
+    """Return what `device` and the machine are, as a worker sees them."""
+    environment = _ask(launcher, Request(look=device)).environment
+    if environment is None:
+        msg = "the worker answered something else than was asked"
+        raise WorkerError(msg)
+    return environment
+
+
+def check(launcher: Launcher, job: Preflight) -> Ready:
+    """Return what the preflight found.
+
+    Raises:
+        CnnbenchError: what it found wrong.
+    """
+    ready = _ask(launcher, Request(preflight=job)).ready
+    if ready is None:
+        msg = "the worker answered something else than was asked"
+        raise WorkerError(msg)
+    return ready
+
+
+def run_cells(
+    launcher: Launcher,
+    plan: Plan,
+    cells: Iterable[Cell],
+    ready: Ready,
+    *,
+    device: str,
+    timeout_seconds: float | None,
+    observer: Observer,
+    keep: Callable[[Record], None],
+) -> None:
+    """Run `cells`; `keep` puts each record on the disk before the observer hears of it."""
+    for cell in cells:
+        observer.on_cell(cell)
+        job = CellJob(
+            cell=cell,
+            dataset=ready.dataset,
+            device=device,
+            sweep_id=plan.sweep_id,
+            environment_hash=plan.environment_hash(cell),
+        )
+        outcome = launcher.run(
+            Request(cell=job),
+            on_progress=lambda progress, cell=cell: observer.on_progress(cell, progress),
+            timeout_seconds=timeout_seconds,
+        )
+        record = _record(outcome, job, ready.environment)
+        keep(record)
+        observer.on_record(record)
+
+
+def _ask(launcher: Launcher, request: Request) -> Answer:
+    outcome = launcher.run(request, on_progress=lambda _: None, timeout_seconds=None)
+    if outcome.answer is None:
+        last = outcome.stderr_tail.strip().rpartition("\n")[2]
+        msg = f"{outcome.death}. {last}".strip()
+        raise WorkerError(msg)
+    refusal = outcome.answer.refusal
+    if refusal is not None:
+        raise getattr(errors, refusal.error, WorkerError)(refusal.message)
+    return outcome.answer
+
+
+def _record(outcome: Outcome, job: CellJob, environment: Environment) -> Record:
+    """Return the worker's record, or one that says how the worker ended without."""
+    answer = outcome.answer
+    if answer is not None and answer.record is not None:
+        record = answer.record
+        return replace(
+            record,
+            start_seconds=record.started_at - outcome.started_at,
+            stderr_tail=outcome.stderr_tail,
+        )
+    error = answer.refusal.message if answer and answer.refusal else outcome.death
+    return Record(
+        sweep_id=job.sweep_id,
+        cell=job.cell,
+        cell_hash=job.cell.hash,
+        environment_hash=job.environment_hash,
+        status="timeout" if outcome.timed_out else "failed",
+        device=environment.device,
+        error=error,
+        started_at=outcome.started_at,
+        finished_at=time.time(),
+        stderr_tail=outcome.stderr_tail,
+    )

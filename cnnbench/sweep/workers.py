@@ -1,0 +1,375 @@
+"""Runs requests in worker processes: forked from a warm server, spawned afresh, or inline."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from cnnbench.errors import WorkerError, lookup
+from cnnbench.job import decode_answer, encode
+from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from cnnbench.job import Answer, Progress, Request
+
+    OnProgress = Callable[[Progress], None]
+
+TERM_GRACE_SECONDS = 5.0
+STDERR_TAIL_BYTES = 8192
+_READ_BYTES = 65536
+
+# A worker sees these variables and no others: results must not hang on what a shell happens to
+# export, and no secret may reach a log.
+_KEPT_VARIABLES = frozenset(
+    ("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
+    + ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
+    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "VIRTUAL_ENV", "XDG_CACHE_HOME")
+)
+_KEPT_PREFIXES = (
+    *("CNNBENCH_", "CUBLAS", "CUDA", "CUDNN", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_"),
+    *("ONEDNN_", "PYTHON", "PYTORCH_", "TORCH", "TRITON_"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a request ended: with an `answer`, or without one and then why (`death`).
+
+    `started_at` is when the request was sent; `timed_out` says that the time limit ended it.
+    """
+
+    answer: Answer | None
+    death: str | None
+    timed_out: bool
+    started_at: float
+    stderr_tail: str
+
+
+class Launcher(ABC):
+    """Runs one request at a time; a context manager that leaves no process behind."""
+
+    @abstractmethod
+    def run(
+        self, request: Request, *, on_progress: OnProgress, timeout_seconds: float | None
+    ) -> Outcome:
+        """Run `request` to its end and return how it ended."""
+
+    def close(self) -> None:
+        """End whatever still runs."""
+
+    def __enter__(self) -> Launcher:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave no process behind."""
+        self.close()
+
+
+class Inline(Launcher):
+    """Runs requests in this process: for debuggers. No time limit, no isolation."""
+
+    def run(
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,
+        timeout_seconds: float | None,  # noqa: ARG002 (nothing can end this process)
+    ) -> Outcome:
+        """Call the worker's entry as a function."""
+        answers: list[Answer] = []
+        started_at = time.time()
+
+        def take(line: bytes) -> None:
+            answer = decode_answer(line)
+            if answer.progress is not None:
+                on_progress(answer.progress)
+            else:
+                answers.append(answer)
+
+        importlib.import_module(WORKER).serve(encode(request), take)
+        return Outcome(
+            answer=answers[0], death=None, timed_out=False, started_at=started_at, stderr_tail=""
+        )
+
+
+class _Isolated(Launcher):
+    """Runs each request in a process of its own, which the subclasses start, signal and await."""
+
+    def run(
+        self, request: Request, *, on_progress: OnProgress, timeout_seconds: float | None
+    ) -> Outcome:
+        """Start a process, hand it `request` and listen until it has answered and ended."""
+        ours, theirs = socket.socketpair()
+        with ours, tempfile.TemporaryFile() as stderr:
+            with theirs:
+                started_at = time.time()
+                self._start(theirs, stderr)
+            talk = _Talk(ours, on_progress)
+            with contextlib.suppress(BrokenPipeError):  # it died at once: its status will tell
+                ours.sendall(encode(request))
+            ours.setblocking(False)  # noqa: FBT003
+            timed_out = not self._listen(talk, timeout_seconds)
+            if timed_out:
+                self._stop(talk)
+            return Outcome(
+                answer=talk.answer,
+                death=None if talk.answer else _cause(self._status(), timeout_seconds, timed_out),
+                timed_out=timed_out,
+                started_at=started_at,
+                stderr_tail=_tail(stderr),
+            )
+
+    def _listen(self, talk: _Talk, seconds: float | None) -> bool:
+        """Take answers until the process has ended; return False when time runs out before."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            ended = self._has_ended()
+            talk.read()
+            if ended:
+                return True
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return talk.answer is not None
+            files = [self._event_file(), *([] if talk.closed else [talk.connection])]
+            select.select(files, [], [], left)
+
+    def _stop(self, talk: _Talk) -> None:
+        """End the process and all that it started: TERM, then KILL."""
+        self._signal(signal.SIGTERM)
+        if not self._listen_for_end(talk, TERM_GRACE_SECONDS):
+            self._signal(signal.SIGKILL)
+            self._listen_for_end(talk, None)
+
+    def _listen_for_end(self, talk: _Talk, seconds: float | None) -> bool:
+        talk.answer = None  # an answer after the limit does not count
+        return self._listen(talk, seconds)
+
+    @abstractmethod
+    def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
+        """Start the process with its end of the connection."""
+
+    @abstractmethod
+    def _has_ended(self) -> bool:
+        """Say whether the process has ended, without waiting."""
+
+    @abstractmethod
+    def _event_file(self) -> Any:
+        """Return what becomes readable when the process ends."""
+
+    @abstractmethod
+    def _status(self) -> int:
+        """Return the exit status, negative for a signal."""
+
+    @abstractmethod
+    def _signal(self, number: int) -> None:
+        """Send a signal to the process and all that it started."""
+
+
+class _Talk:
+    """The answers that have come over one connection."""
+
+    def __init__(self, connection: socket.socket, on_progress: OnProgress) -> None:
+        self.connection = connection
+        self.answer: Answer | None = None
+        self.closed = False
+        self._on_progress = on_progress
+        self._pending = b""
+
+    def read(self) -> None:
+        """Take what has arrived, without waiting."""
+        while not self.closed:
+            try:
+                chunk = self.connection.recv(_READ_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                chunk = b""
+            self.closed = not chunk
+            *lines, self._pending = (self._pending + chunk).split(b"\n")
+            for line in lines:
+                self._take(decode_answer(line))
+
+    def _take(self, answer: Answer) -> None:
+        if answer.progress is not None:
+            self._on_progress(answer.progress)
+        else:
+            self.answer = answer
+
+
+class Forkserver(_Isolated):
+    """Forks each worker from a server that has imported everything: milliseconds instead of seconds."""
+
+    def __init__(self) -> None:
+        """Start the server; it imports while the caller goes on."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._server = _python("cnnbench.sweep.server", theirs, stderr=None)
+        self._number = 0
+        self._ready = False
+        self._ended: int | None = None
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server has imported everything."""
+        while not self._ready:
+            self._take_message()
+
+    def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
+        self.wait_until_ready()
+        self._number += 1
+        self._ended = None
+        message = json.dumps({"start": self._number}).encode()
+        socket.send_fds(self._control, [message], [connection.fileno(), stderr.fileno()])
+
+    def _take_message(self) -> None:
+        """Wait for one message of the server and remember what it says."""
+        data = self._control.recv(MAX_MESSAGE_BYTES)
+        if not data:
+            msg = f"the fork server ended with status {self._server.wait()}"
+            raise WorkerError(msg)
+        message = json.loads(data)
+        self._ready = self._ready or "ready" in message
+        if "refused" in message:
+            raise WorkerError(message["reason"])
+        if message.get("ended") == self._number:
+            self._ended = message["status"]
+
+    def _has_ended(self) -> bool:
+        while self._ended is None and select.select([self._control], [], [], 0)[0]:
+            self._take_message()
+        return self._ended is not None
+
+    def _event_file(self) -> socket.socket:
+        return self._control
+
+    def _status(self) -> int:
+        return self._ended or 0
+
+    def _signal(self, number: int) -> None:
+        self._control.send(json.dumps({"kill": self._number, "signal": number}).encode())
+
+    def close(self) -> None:
+        """Close the connection: the server kills its workers and ends."""
+        self._control.close()
+        try:
+            self._server.wait(TERM_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()  # its workers die with it
+            self._server.wait()
+
+
+class Spawn(_Isolated):
+    """Starts a fresh interpreter for each request: seconds, and nothing shared at all."""
+
+    _process: subprocess.Popen[bytes] | None = None
+    _pidfd = -1
+
+    def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
+        self._process = _python("cnnbench.sweep.child", connection, stderr=stderr)
+        self._pidfd = os.pidfd_open(self._process.pid)
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _event_file(self) -> int:
+        return self._pidfd
+
+    def _status(self) -> int:
+        self.close()
+        return self._process.wait() if self._process else 0
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._signal(signal.SIGKILL)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def _python(module: str, connection: socket.socket, *, stderr: Any) -> subprocess.Popen[bytes]:
+    """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
+    fd = connection.fileno()
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(fd), str(os.getpid())],
+        pass_fds=[fd],
+        stdin=subprocess.DEVNULL,
+        stdout=stderr,
+        stderr=stderr,
+        env=worker_variables(os.environ),
+        start_new_session=True,
+    )
+
+
+def worker_variables(variables: Any) -> dict[str, str]:
+    """Return those of `variables` that a worker may see."""
+    kept = {
+        name: value
+        for name, value in variables.items()
+        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+    }
+    # torch's profiler reports its starts, its stops and the lack of a GPU as if they were errors.
+    kept.setdefault("KINETO_LOG_LEVEL", "99")
+    kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # numpy's BLAS would start threads at import, and no forked worker could use them.
+    kept["OPENBLAS_NUM_THREADS"] = "1"
+    kept["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    return kept
+
+
+def _cause(status: int, timeout_seconds: float | None, timed_out: bool) -> str:  # noqa: FBT001
+    """Say in words why a process gave no answer."""
+    if timed_out:
+        return f"took longer than {timeout_seconds:g} s"
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (the system's memory may have run out)" if -status == signal.SIGKILL else ""
+        return f"the worker was killed by {name}{hint}"
+    return f"the worker ended with status {status} and no answer"
+
+
+def _tail(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - STDERR_TAIL_BYTES))
+    return file.read().decode(errors="replace")
+
+
+_LAUNCHERS: dict[str, type[Launcher]] = {
+    "forkserver": Forkserver,
+    "spawn": Spawn,
+    "inline": Inline,
+}
+ISOLATIONS = tuple(_LAUNCHERS)
+
+
+def launcher(isolation: str) -> Launcher:
+    """Return the launcher called `isolation`.
+
+    Raises:
+        UnknownNameError: naming the ones there are.
+    """
+    return lookup("isolation", isolation, _LAUNCHERS)()

@@ -1,0 +1,1 @@
+"""How a model is trained: one step, one readable loop, and when to stop."""

@@ -1,0 +1,33 @@
+"""What runs in a worker process: reads one request, does it, answers in JSON lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnbench.errors import CnnbenchError
+from cnnbench.execute import execute
+from cnnbench.job import Answer, Progress, Refusal, decode_request, encode
+from cnnbench.measure.collect import collect_environment
+from cnnbench.preflight import find_device, preflight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def serve(line: bytes, send: Callable[[bytes], None]) -> None:
+    """Do what the request in `line` asks; `send` takes each answer, the last one being the result."""
+
+    def report(progress: Progress) -> None:
+        send(encode(Answer(progress=progress)))
+
+    request = decode_request(line)
+    try:
+        if request.look is not None:
+            send(encode(Answer(environment=collect_environment(find_device(request.look)))))
+        elif request.preflight is not None:
+            send(encode(Answer(ready=preflight(request.preflight))))
+        elif request.cell is not None:
+            send(encode(Answer(record=execute(request.cell, report))))
+    except CnnbenchError as error:
+        refusal = Refusal(error=type(error).__name__, message=str(error))
+        send(encode(Answer(refusal=refusal)))
