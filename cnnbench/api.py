@@ -89,9 +89,7 @@ class Options:
     retry_failed: bool = False
 
 
-def run(
-    profile: str = "quick", *, observer: Observer | None = None, **settings: Any
-) -> Records:
+def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:
     """Run a sweep, or what is missing of it, and return all its records.
 
     Args:

@@ -242,7 +242,9 @@ def _recomputing(
 ) -> Callable[..., Any]:
     """Return a function that runs `methods` in a chain and keeps only the chain's input."""
     # Saving and restoring the random state costs a device read-back, and fails in a CUDA graph.
-    draws_random = any(isinstance(m, nn.modules.dropout._DropoutNd) for s in modules for m in s.modules())  # noqa: SLF001, E501
+    draws_random = any(
+        isinstance(m, nn.modules.dropout._DropoutNd) for s in modules for m in s.modules()
+    )
 
     def chain(*args: Any, **kwargs: Any) -> Any:
         value = methods[0](*args, **kwargs)
@@ -257,7 +259,9 @@ def _recomputing(
         if not torch.is_grad_enabled():
             return chain(*args, **kwargs)
         # A compiler traces the segment once and keeps buffer updates out of the recomputation.
-        extra = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        extra: dict[str, Any] = {}
+        if not torch.compiler.is_compiling():
+            extra["context_fn"] = contexts
         return checkpoint(
             chain, *args, use_reentrant=False, preserve_rng_state=draws_random, **extra, **kwargs
         )

@@ -29,6 +29,7 @@ EXIT_CELL_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_SIGNAL = 128
 UI_PORT = 5000
+KINDS = ("architectures", "precisions", "profiles", "datasets")
 
 
 class Terminated(BaseException):
@@ -71,7 +72,7 @@ def _interrupted(number: signal.Signals) -> int:
     return EXIT_SIGNAL + number
 
 
-class CommaSeparated(click.ParamType):
+class CommaSeparated(click.ParamType[list[Any]]):
     """Values separated by commas; those inside brackets separate nothing."""
 
     name = "values"
@@ -113,20 +114,20 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return add
 
 
+def _axis(name: str, text: str, kind: Callable[[str], Any] = str) -> Callable[[Any], Any]:
+    flag = f"--{name.replace('_', '-')}"
+    return click.option(flag, name, type=CommaSeparated(kind), multiple=True, help=text)
+
+
 _AXES = _options(
-    *(
-        click.option(f"--{name.replace('_', '-')}", name, type=CommaSeparated(kind), multiple=True, help=text)
-        for name, kind, text in (
-            ("architecture", str, "simple_cnn, resnet(width=16), torchvision:NAME, module.path:factory"),
-            ("precision", str, "fp32, tf32, bf16, fp16"),
-            ("batch_size", int, "images per step"),
-            ("checkpointing", str, "none, stage, block"),
-            ("memory_format", str, "nchw, channels_last"),
-            ("compile", str, "off, graph, default, reduce-overhead, max-autotune"),
-            ("loader", str, "device"),
-            ("seed", int, "seeds of weights and data order"),
-        )
-    )
+    _axis("architecture", "simple_cnn, resnet(width=16), torchvision:NAME, module.path:factory"),
+    _axis("precision", "fp32, tf32, bf16, fp16"),
+    _axis("batch_size", "images per step", int),
+    _axis("checkpointing", "none, stage, block"),
+    _axis("memory_format", "nchw, channels_last"),
+    _axis("compile", "off, graph, default, reduce-overhead, max-autotune"),
+    _axis("loader", "device"),
+    _axis("seed", "seeds of weights and data order", int),
 )
 
 _RECIPE = _options(
@@ -147,36 +148,51 @@ _RECIPE = _options(
 )
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(cnnbench.__version__, prog_name="cnnbench")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def cli(*, debug: bool) -> None:  # noqa: ARG001 (main reads it before click does)
+def cli(*, debug: bool) -> None:
     """Measure what each documented way of training a CNN really buys on your own GPU."""
+    del debug  # main has read it, before click did
+
+
+_PLACE = _options(
+    click.option("--dataset", help="digits, fashion_mnist, cifar10, cifar100, folder:PATH, ..."),
+    click.option("--data-dir", help="where data sets lie or are put  [default: ~/.cache/cnnbench]"),
+    click.option(
+        "--download/--no-download",
+        default=None,
+        help="Fetch missing data and weights.  [default: as the profile says]",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N"),
+    click.option("--tracking-uri", help="MLflow's store or server; none: keep the journal only"),
+    click.option("--results-dir", default="results/local", show_default=True),
+    click.option("--launcher", type=click.Choice(["local"]), default="local"),
+    click.option(
+        "--isolation",
+        type=click.Choice(["forkserver", "spawn", "inline"]),
+        default="forkserver",
+        show_default=True,
+        help="How workers start.",
+    ),
+    click.option("--cell-timeout", type=click.FloatRange(min=0, min_open=True), help="seconds"),
+)
+_DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks.")
 
 
 @cli.command()
-@click.option("--profile", default="auto", help="quick, gpu, full or a .toml file.  [default: gpu on CUDA, else quick]")
+@click.option("--profile", default="auto", help="quick, gpu, full or a .toml file  [default: auto]")
 @_AXES
 @_RECIPE
-@click.option("--dataset", help="digits, fashion_mnist, cifar10, cifar100, folder:PATH, synthetic(...)")
-@click.option("--data-dir", help="where data sets lie or are put  [default: ~/.cache/cnnbench]")
-@click.option("--download/--no-download", default=None, help="Fetch missing data and weights.  [default: as the profile says]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N")
-@click.option("--tracking-uri", help="MLflow's store or server; none: keep the journal only")
-@click.option("--results-dir", default="results/local", show_default=True)
-@click.option("--launcher", type=click.Choice(["local"]), default="local", help="Where workers run.")
-@click.option("--isolation", type=click.Choice(["forkserver", "spawn", "inline"]), default="forkserver", help="How workers start.")
-@click.option("--cell-timeout", type=click.FloatRange(min=0, min_open=True), help="seconds a cell may take")
+@_PLACE
 @click.option("--fresh", is_flag=True, help="Measure every cell anew.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and timed-out cells again.")
 @click.option("--dry-run", is_flag=True, help="Print the grid and its cost; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@_DEBUG
 def run(
     profile: str, *, dry_run: bool, as_json: bool, debug: bool, launcher: str, **settings: Any
-) -> int:  # noqa: D417
+) -> int:
     """Run a sweep: train and profile every cell of a grid that has no result yet."""
     del debug, launcher  # main reads the one; the other has a single choice so far
     api = import_module("cnnbench.api")
@@ -197,7 +213,7 @@ def run(
 
 @cli.command()
 @click.argument("sweep", required=False)
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@_DEBUG
 def report(sweep: str | None, *, debug: bool) -> None:
     """Write the report of SWEEP, a folder of the results (default: the latest), anew."""
     del debug
@@ -205,7 +221,7 @@ def report(sweep: str | None, *, debug: bool) -> None:
 
 
 @cli.command("list")
-@click.argument("what", required=False, type=click.Choice(["architectures", "precisions", "profiles", "datasets"]))
+@click.argument("what", required=False, type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_(what: str | None, *, as_json: bool) -> None:
     """List the architectures, precisions, profiles and data sets there are."""
@@ -226,8 +242,10 @@ def list_(what: str | None, *, as_json: bool) -> None:
 @click.option("--tracking-uri", help="MLflow's store or server")
 @click.option("--port", type=click.IntRange(1, 65535), default=UI_PORT, show_default=True)
 @click.option("--open/--no-open", "open_browser", default=True, help="Open it in the browser.")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-def ui(*, results_dir: str, tracking_uri: str | None, port: int, open_browser: bool, debug: bool) -> int:
+@_DEBUG
+def ui(
+    *, results_dir: str, tracking_uri: str | None, port: int, open_browser: bool, debug: bool
+) -> int:
     """Open the MLflow UI on the results, on 127.0.0.1; Ctrl-C ends it."""
     del debug
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from cnnbench.sweep.run import Observer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from cnnbench.cell import Cell
     from cnnbench.job import Progress as WorkerProgress
     from cnnbench.record import Record
@@ -100,7 +100,7 @@ class LiveDisplay(PlainDisplay):
         )
         self._task = self._progress.add_task("", total=None, left="")
 
-    def __enter__(self) -> LiveDisplay:
+    def __enter__(self) -> Self:
         """Start drawing."""
         self._progress.start()
         return self

@@ -1,4 +1,4 @@
-"""What a number was measured on: the machine, its libraries and its data. Data only; `measure` collects it."""
+"""What a number was measured on: machine, libraries and data. Data only; `measure` collects it."""
 
 from __future__ import annotations
 

@@ -88,27 +88,27 @@ def _run(
     """Fill `found`, and return the status and the reason for it."""
     try:
         _profile_and_fit(job, found, report)
-    except UnsupportedError as reason:
-        return "unsupported", str(reason)
-    except DivergedError as diverged:
-        found.values["fit"] = diverged.fit
-        return "diverged", str(diverged)
-    except CnnbenchError as error:
-        return "failed", str(error)
+    except DivergedError as error:
+        found.values["fit"] = error.fit
+        return "diverged", str(error)
     except Exception as error:  # noqa: BLE001 (a cell may fail in any way; the sweep goes on)
-        if _is_out_of_memory(error):
+        status = _status_of(error)
+        if status == "out_of_memory":
             found.values["memory"] = _last_peak(torch.device(job.device))
-            return "out_of_memory", _one_line(error)
-        if _is_missing_compiler(error):
-            return "unsupported", _one_line(error)
-        traceback.print_exc(file=sys.stderr)
-        return "failed", f"{type(error).__name__}: {_one_line(error)}"
+        if status == "failed" and not isinstance(error, CnnbenchError):
+            traceback.print_exc(file=sys.stderr)
+            return status, f"{type(error).__name__}: {_one_line(error)}"
+        return status, _one_line(error)
     return "completed", None
 
 
-def _profile_and_fit(
-    job: CellJob, found: _Findings, report: Callable[[Progress], None]
-) -> None:
+def _status_of(error: Exception) -> str:
+    if isinstance(error, UnsupportedError) or _is_missing_compiler(error):
+        return "unsupported"
+    return "out_of_memory" if _is_out_of_memory(error) else "failed"
+
+
+def _profile_and_fit(job: CellJob, found: _Findings, report: Callable[[Progress], None]) -> None:
     cell, device = job.cell, torch.device(job.device)
     start = time.perf_counter()
     report(Progress(phase="setting up"))
@@ -138,9 +138,7 @@ def _make_step(bench: Bench, found: _Findings) -> TrainingStep:
     parameters = list(step.model.parameters())
     found.notes.extend(notes)
     found.values["num_parameters"] = sum(p.numel() for p in parameters)
-    found.values["num_trainable_parameters"] = sum(
-        p.numel() for p in parameters if p.requires_grad
-    )
+    found.values["num_trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
     return step
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import msgspec
 
 from cnnbench.cell import Cell
 from cnnbench.environment import DatasetInfo, Environment
 from cnnbench.record import Epoch, Record
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +80,6 @@ class Request:
     look: str | None = None
     preflight: Preflight | None = None
     cell: CellJob | None = None
-
 
 
 def encode(message: object) -> bytes:

@@ -59,7 +59,9 @@ class TF32(Precision):
         if device.type != "cuda":
             return "TF32 needs an NVIDIA GPU"
         if torch.cuda.get_device_capability(device) < (8, 0):
-            return f"TF32 needs compute capability 8.0; {torch.cuda.get_device_name(device)} is older"
+            return (
+                f"TF32 needs compute capability 8.0; {torch.cuda.get_device_name(device)} is older"
+            )
         return None
 
 

@@ -70,7 +70,7 @@ class Bench:
             weights=self.weights,
         )
         memory_format = MEMORY_FORMATS[cell.memory_format]
-        model = model.to(self.device, memory_format=memory_format)
+        model = model.to(self.device).to(memory_format=memory_format)
         if recipe.dropout:
             add_dropout(model, recipe.dropout)
         size = _known(recipe.image_size)
@@ -115,9 +115,7 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
         statistics=IMAGENET_STATISTICS if weights == "imagenet" else None,
         train_subset=cell.recipe.train_subset,
     )
-    return Bench(
-        cell=cell, device=device, precision=mode, data=data, weights=weights, notes=notes
-    )
+    return Bench(cell=cell, device=device, precision=mode, data=data, weights=weights, notes=notes)
 
 
 def find_weights(cell: Cell) -> tuple[str, tuple[str, ...]]:

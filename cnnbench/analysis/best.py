@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cnnbench.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cnnbench.record import Record
 
 DEFAULT = {
     "precision": "fp32",
@@ -23,8 +24,8 @@ DEFAULT = {
 class Best:
     """An architecture's fastest cell, and the same architecture as the document trains it.
 
-    `baseline` is fp32 without checkpointing in the plain layout, uncompiled, at the smallest batch that
-    was measured (same data, same device); `None` where no such cell was measured.
+    `baseline` is fp32 without checkpointing in the plain layout, uncompiled, at the smallest batch
+    that was measured (same data, same device); `None` where no such cell was measured.
     """
 
     record: Record
@@ -45,14 +46,14 @@ class Best:
     @property
     def memory_ratio(self) -> float | None:
         """Return the best setting's peak of allocated memory over the baseline's."""
-        return self.baseline and ratio_of_peaks(self.record, self.baseline)
+        return None if self.baseline is None else ratio_of_peaks(self.record, self.baseline)
 
 
 def best_settings(records: Iterable[Record]) -> dict[str, Best]:
     """Return each architecture's setting with the most images per second, in order of appearance.
 
-    Only cells that were completed, timed and not found invalid count. Of equals the smaller batch wins,
-    then the first by name and seed, so that the order of the records does not matter.
+    Only cells that were completed, timed and not found invalid count. Of equals the smaller batch
+    wins, then the first by name, so that the order of the records does not matter.
     """
     measured: dict[str, list[Record]] = {}
     for record in records:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnbench.analysis.best import images_per_second, is_measured, ratio_of_peaks
+from cnnbench.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cnnbench.record import Record
 
 BASELINES = {"precision": "fp32", "checkpointing": "none"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """Two measured cells that differ in `factor` alone: `variant` has the change, `baseline` has not."""
+    """Two measured cells that differ in `factor` alone: `variant` is changed, `baseline` is not."""
 
     factor: str
     baseline: Record
@@ -27,7 +27,9 @@ class Effect:
     def change(self) -> str:
         """Return the change in words, such as `bf16 instead of fp32`."""
         name = "checkpoint " if self.factor == "checkpointing" else ""
-        return f"{name}{getattr(self.variant.cell, self.factor)} instead of {BASELINES[self.factor]}"
+        return (
+            f"{name}{getattr(self.variant.cell, self.factor)} instead of {BASELINES[self.factor]}"
+        )
 
     @property
     def throughput_ratio(self) -> float:
@@ -48,8 +50,9 @@ def one_factor_effects(records: Iterable[Record]) -> list[Effect]:
     measured = {_key(record): record for record in records if is_measured(record)}
     effects = []
     for factor, base in BASELINES.items():
+        unchanged: dict[str, Any] = {factor: base}
         for record in measured.values():
-            plain = replace(record, cell=replace(record.cell, **{factor: base}))
+            plain = replace(record, cell=replace(record.cell, **unchanged))
             baseline = measured.get(_key(plain))
             if baseline is not None and getattr(record.cell, factor) != base:
                 effects.append(Effect(factor=factor, baseline=baseline, variant=record))

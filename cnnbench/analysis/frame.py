@@ -1,4 +1,4 @@
-"""Records as one table: a pandas DataFrame, `cells.csv` and `cells.parquet`. The only import of pandas."""
+"""Records as one table, `cells.csv` and `cells.parquet`. The only import of pandas."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ INTEGER_COLUMNS = frozenset(
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Return one row per record with exactly the contract's columns, in their order.
 
-    Text is `string`, counts are `Int64`, everything else is `float64`, whatever the values are, so that
-    an empty table has the same types as a full one. Unknown is `NA` or `NaN`, never 0. Line breaks in
-    text become `\\n`, so that the written files read back unchanged.
+    Text is `string`, counts are `Int64`, everything else is `float64`, whatever the values are: an
+    empty table has the same types as a full one. Unknown is `NA` or `NaN`, never 0. Every kind of
+    line break in a text becomes a line feed, so that the written files read back unchanged.
     """
     rows = [record.row() for record in records]
     return pd.DataFrame({name: _series(name, [row[name] for row in rows]) for name in COLUMNS})

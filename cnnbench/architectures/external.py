@@ -83,7 +83,8 @@ def _try(model: nn.Module, images: torch.Tensor, *, training: bool) -> Any:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return model.train(training)(images)
+            model.train(training)
+            return model(images)
     finally:
         # Not model.train(): a part that its author keeps in evaluation mode stays there.
         for module, was_training in modes:

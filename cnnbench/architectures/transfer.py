@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
@@ -53,7 +53,7 @@ class TransferLearningModel(nn.Module):
         logits: Tensor = self.model(x)
         return logits
 
-    def train(self, mode: bool = True) -> TransferLearningModel:  # noqa: FBT001, FBT002 (as in nn.Module)
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (as in nn.Module)
         """Set the mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
@@ -73,7 +73,7 @@ class TransferLearningModel(nn.Module):
         """
         if "fc.weight" in state_dict:
             backbone = dict(state_dict)
-            if len(backbone["fc.weight"]) == IMAGENET_NUM_CLASSES:
+            if backbone["fc.weight"].shape[:1] == (IMAGENET_NUM_CLASSES,):
                 backbone.update(self.model.fc.state_dict(prefix="fc."))
             state_dict = {f"model.{name}": tensor for name, tensor in backbone.items()}
         return super().load_state_dict(state_dict, strict, assign)

@@ -55,7 +55,7 @@ class CudaTimedBatches(TimedBatches):
     def seconds(self) -> float | None:
         """Return the seconds since this was last asked; call it only after the window's end."""
         torch.cuda.synchronize()
-        milliseconds = sum(start.elapsed_time(end) for start, end in self._events)
+        milliseconds = sum(float(start.elapsed_time(end)) for start, end in self._events)
         self._events.clear()
         return milliseconds / 1e3
 

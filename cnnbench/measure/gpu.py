@@ -19,20 +19,22 @@ if TYPE_CHECKING:
 
 def driver_version() -> str | None:
     """Return the version of the NVIDIA driver."""
-    with _session() as open_:
-        return str(pynvml.nvmlSystemGetDriverVersion()) if open_ else None
-    return None
+    version = None
+    with _session() as is_open:
+        if is_open:
+            version = str(pynvml.nvmlSystemGetDriverVersion())
+    return version
 
 
 def process_bytes(device: torch.device) -> int | None:
     """Return what the driver charges this process with on `device`, as `nvidia-smi` shows it."""
-    with _session() as open_:
-        if open_:
-            handle = _handle(device)
-            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    used = None
+    with _session() as is_open:
+        if is_open:
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(_handle(device)):
                 if process.pid == os.getpid() and process.usedGpuMemory is not None:
-                    return int(process.usedGpuMemory)
-    return None
+                    used = int(process.usedGpuMemory)
+    return used
 
 
 def uuid(device: torch.device) -> str:

@@ -65,7 +65,7 @@ def effective_precision(probes: tuple[Probe, ...]) -> str:
     return next(iter(seen)) if len(seen) == 1 else f"mixed({'+'.join(seen)})"
 
 
-def _probe(  # noqa: PLR0913, PLR0917 (two operands and their context)
+def _probe(
     operation: str,
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     x: torch.Tensor,

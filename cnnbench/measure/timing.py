@@ -67,7 +67,7 @@ class CudaStopwatch(Stopwatch):
             step()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end) / 1e3
+        return float(start.elapsed_time(end)) / 1e3
 
 
 def stopwatch(device: torch.device) -> Stopwatch:

@@ -1,8 +1,8 @@
-"""Records as charts: speed against memory, speed over batch size, accuracy by epoch, one-factor effects.
+"""Records as charts: speed against memory and over batch size, accuracy, one-factor effects.
 
-Colours are Okabe and Ito's for the colour-blind (https://jfly.uni-koeln.de/color/); checkpointing is told
-by shape and dash. altair describes the charts and vl-convert draws them without a browser: no other
-module imports the two.
+Colours are Okabe and Ito's for the colour-blind (https://jfly.uni-koeln.de/color/); checkpointing
+is told by shape and dash. altair describes the charts and vl-convert draws them without a browser:
+no other module imports the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ import vl_convert
 
 from cnnbench.analysis.best import best_settings, is_measured
 from cnnbench.analysis.effects import one_factor_effects
-from cnnbench.report.rows import devices_text, is_accuracy_meaningful, one_line
+from cnnbench.report.rows import (
+    devices_text,
+    is_accuracy_meaningful,
+    one_line,
+    other_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from cnnbench.record import Record
 
     Rows = list[dict[str, Any]]
+    Panel = alt.LayerChart | alt.FacetChart
 
 FIGURE_NAMES = ("throughput-memory", "throughput-batch", "accuracy-epoch", "one-change")
 
@@ -85,12 +91,12 @@ def figures(records: Sequence[Record]) -> list[Figure]:
 
 
 def throughput_against_memory(records: Sequence[Record]) -> Figure | None:
-    """Return images per second against peak memory, a panel per architecture; `None` without data."""
+    """Return images per second against peak memory, by architecture; `None` without data."""
     fastest = {id(best.record) for best in best_settings(records).values()}
     rows = [
         {**row, "best": id(record) in fastest}
         for record in records
-        if is_measured(record) and (row := _measured(record))["peak"] is not None
+        if is_measured(record) and (row := _measured(record))["peak"]
     ]
     shape = alt.Shape(
         "checkpointing:N",
@@ -105,7 +111,7 @@ def throughput_against_memory(records: Sequence[Record]) -> Figure | None:
         legend=alt.Legend(symbolFillColor=MUTED, symbolStrokeColor=MUTED),
     )
 
-    def panel(shown: Rows) -> alt.LayerChart:
+    def panel(shown: Rows) -> Panel:
         base = alt.Chart().encode(
             x=_log_x("peak", [row["peak"] for row in shown], title="peak memory of a step (MiB)"),
             y=alt.Y("rate:Q", title="images per second"),
@@ -131,7 +137,7 @@ def throughput_against_memory(records: Sequence[Record]) -> Figure | None:
 
 
 def throughput_over_batch_size(records: Sequence[Record]) -> Figure | None:
-    """Return images per second over batch size with 95 % intervals; `None` below two batch sizes."""
+    """Return images per second over batch size; `None` where only one size was measured."""
     rows = [_measured(record) for record in records if is_measured(record)]
     for row in rows:
         row["panel"] = row["curve"]
@@ -144,7 +150,7 @@ def throughput_over_batch_size(records: Sequence[Record]) -> Figure | None:
         legend=_dash_legend(),
     )
 
-    def panel(shown: Rows) -> alt.LayerChart:
+    def panel(shown: Rows) -> Panel:
         batches = sorted({row["batch"] for row in shown})
         base = alt.Chart().encode(
             x=alt.X(
@@ -182,7 +188,7 @@ def accuracy_by_epoch(records: Sequence[Record]) -> Figure | None:
     rows = [row for record in records if is_accuracy_meaningful(record) for row in _curve(record)]
     batches = sorted({row["batch"] for row in rows})
 
-    def panel(shown: Rows) -> alt.LayerChart:
+    def panel(shown: Rows) -> Panel:
         last = max(row["epoch"] for row in shown)
         base = alt.Chart().encode(
             x=alt.X(
@@ -219,7 +225,7 @@ def accuracy_by_epoch(records: Sequence[Record]) -> Figure | None:
 
 
 def effects_of_one_change(records: Sequence[Record]) -> Figure | None:
-    """Return the speed and memory ratios of pairs that differ in one setting; `None` without pairs."""
+    """Return speed and memory ratios of pairs that differ in one setting; `None` without pairs."""
     effects = one_factor_effects(records)
     rows = [
         *(_dot(e, SPEED, e.throughput_ratio, is_more_better=True) for e in effects),
@@ -248,7 +254,7 @@ def _effect_column(rows: Rows) -> alt.VConcatChart:
     return alt.vconcat(*panels, spacing=14)
 
 
-def _effect_panel(shown: Rows, x: alt.X) -> alt.LayerChart:
+def _effect_panel(shown: Rows, x: alt.X) -> Panel:
     measure, change = shown[0]["measure"], shown[0]["change"]
     names = list(_grouped(shown, "architecture"))
     axis = alt.Axis(labels=measure == SPEED, ticks=False, domain=False, grid=True)
@@ -258,7 +264,9 @@ def _effect_panel(shown: Rows, x: alt.X) -> alt.LayerChart:
         title=None,
         scale=alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values())),
     )
-    even = alt.Chart(alt.Data(values=[{"ratio": 1}])).mark_rule(color=MUTED, strokeDash=[4, 3])
+    even = alt.Chart(alt.InlineData(values=[{"ratio": 1}])).mark_rule(
+        color=MUTED, strokeDash=[4, 3]
+    )
     dots = alt.Chart(alt.NamedData(name="rows")).mark_circle(size=64, opacity=0.65)
     bars = alt.Chart(alt.NamedData(name="medians")).mark_tick(
         thickness=2.4, height=17, color=INK, opacity=1
@@ -304,18 +312,13 @@ def _measured(record: Record) -> dict[str, Any]:
     """Return a profiled cell as a datum; `curve` tells apart what neither colour nor dash does."""
     found, cell = record.metrics(), record.cell
     name = one_line(cell.architecture)
-    others = {
-        "": cell.memory_format.replace("nchw", ""),
-        "compile ": cell.compile.replace("off", ""),
-        "loader ": cell.loader.replace("device", ""),
-    }
     return {
         "panel": name,
-        "curve": ", ".join([name, *(f"{what}{value}" for what, value in others.items() if value)]),
+        "curve": ", ".join([name, *other_settings(cell)]),
         "rate": found["images_per_second"],
         "low": found["images_per_second_low"],
         "high": found["images_per_second_high"],
-        "peak": found["peak_allocated_mib"],
+        "peak": found.get("peak_allocated_mib"),
         "precision": cell.precision,
         "checkpointing": cell.checkpointing,
         "batch": cell.batch_size,
@@ -341,7 +344,7 @@ def _curve(record: Record) -> Rows:
     ]
 
 
-def _panels(rows: Rows, panel: Callable[[Rows], alt.LayerChart]) -> alt.ConcatChart | None:
+def _panels(rows: Rows, panel: Callable[[Rows], Panel]) -> alt.ConcatChart | None:
     """Return a chart per value of `panel` in the rows, side by side; `None` without rows."""
     groups = _grouped(rows, "panel")
     if not groups:

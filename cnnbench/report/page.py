@@ -18,7 +18,6 @@ from cnnbench.report.rows import (
     comparison,
     devices_text,
     is_accuracy_meaningful,
-    number_text,
     percent_text,
     setting_text,
     with_details,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cnnbench.analysis.best import Best
+    from cnnbench.cell import Timing
     from cnnbench.environment import DatasetInfo, Environment
     from cnnbench.record import Record
     from cnnbench.report.rows import Column, Comparison, Row
@@ -51,6 +51,24 @@ LABELS = {
     "numpy": "NumPy",
 }
 
+RATE_SENTENCE = (
+    "Images per second is the batch size over the step time of the median window;"
+    " ± is the wider half of its 95 % bootstrap interval."
+)
+MEMORY_SENTENCES = {
+    "cuda": (
+        "Peak memory is what tensors took at most in steady steps; reserved is what the caching"
+        " allocator held, process what the driver charged the process with."
+    ),
+    "cpu": (
+        "Peak memory is the allocation peak that PyTorch's profiler sees in a step apart from the"
+        " timed ones; process is the peak resident set above that after the imports."
+    ),
+}
+ACCURACY_SENTENCE = (
+    "Validation accuracy is the best epoch's; the test images were looked at once, for that epoch."
+)
+
 
 def write_report(
     records: Sequence[Record],
@@ -61,9 +79,9 @@ def write_report(
     *,
     profile: str | None = None,
 ) -> Path:
-    """Write `report/index.html` and `report/*.png` into the sweep's `folder`; return the page's path.
+    """Write `report/index.html` and `report/*.png` into `folder`; return the page's path.
 
-    Each file is replaced at once and the page last, so that a crash leaves the old page or the new one.
+    Each file is replaced at once, the page last: a crash leaves the old page or the new one.
 
     Args:
         records: the sweep's cells, finished in whatever way.
@@ -103,7 +121,7 @@ def render_page(
     *,
     profile: str | None = None,
 ) -> str:
-    """Return the page as HTML that needs no other file and no network; every text in it is escaped."""
+    """Return the page as HTML, its texts escaped; it needs no other file and no network."""
     shown = comparison(records)
     columns = with_details(shown)
     templates = jinja2.Environment(
@@ -210,7 +228,7 @@ def _table_row(row: Row, columns: Sequence[Column], shown: Comparison) -> dict[s
 
 
 def _exact(row: Row, column: Column) -> str:
-    """Return the exact value that the page keeps beside the rounded text, for sorting and reading."""
+    """Return the exact value, kept beside the rounded text for sorting and for programs."""
     value = row.values[column.name]
     if value is None or (column.name in ACCURACIES and not is_accuracy_meaningful(row.record)):
         return ""
@@ -228,36 +246,22 @@ def _notes(shown: Comparison) -> list[dict[str, str]]:
 
 def _method(records: Sequence[Record], environment: Environment) -> list[str]:
     """Return in sentences how the numbers were earned."""
-    if environment.device_type == "cuda":
-        memory = (
-            "Peak memory is what tensors took at most during steady steps; reserved is what the"
-            " caching allocator held, process what the driver charged the process with."
-        )
-    else:
-        memory = (
-            "Peak memory is the allocation peak that PyTorch's profiler sees in a step apart from"
-            " the timed ones; process is the peak resident set above that after the imports."
-        )
+    timings = Counter(r.cell.timing for r in records if r.cell.timing.max_windows)
     return [
         "Each cell ran in a process of its own.",
-        *_timing(records),
-        "Images per second is the batch size over the step time of the median window; ± is the"
-        " wider half of its 95 % bootstrap interval.",
+        *(_timing_sentence(timing) for timing, _ in timings.most_common(1)),
+        RATE_SENTENCE,
         "fp32 is IEEE arithmetic: TF32 is off.",
-        memory,
-        "Validation accuracy is the best epoch's; the test images were looked at once, for that epoch.",
+        MEMORY_SENTENCES["cuda" if environment.device_type == "cuda" else "cpu"],
+        ACCURACY_SENTENCE,
     ]
 
 
-def _timing(records: Sequence[Record]) -> list[str]:
-    timings = Counter(r.cell.timing for r in records if r.cell.timing.max_windows)
-    if not timings:
-        return []
-    timing, _ = timings.most_common(1)[0]
-    return [
-        f"After a warm-up of {timing.warmup_steps} steps or more, windows of at least"
-        f" {number_text(1e3 * timing.window_seconds)} ms of whole training steps (next batch, forward,"
+def _timing_sentence(timing: Timing) -> str:
+    return (
+        f"After a warm-up of at least {timing.warmup_steps} steps, windows of"
+        f" {1e3 * timing.window_seconds:g} ms or more of whole training steps (next batch, forward,"
         " backward, update), synchronised only at their two ends, were timed until the median was"
         f" known to ±{100 * timing.half_width:g} %, the noise stopped falling or"
         f" {timing.limit_seconds:g} s had passed."
-    ]
+    )

@@ -1,28 +1,33 @@
-"""The comparison table as plain text cells, the same wherever it is shown: terminal, Markdown, page."""
+"""The comparison table in plain text, the same in the terminal, in Markdown and on the page."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.analysis.best import best_settings
+from cnnbench.analysis.best import Best, best_settings
 from cnnbench.cell import CHECKPOINTINGS, PRECISIONS
+from cnnbench.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from cnnbench.analysis.best import Best
-    from cnnbench.record import Record
+    from cnnbench.cell import Cell
 
 EMPTY = "-"
 NOT_MEANINGFUL = "n/m"
 
 
 def number_text(value: float) -> str:
-    """Return `value` with three significant digits at least, and no more decimals than that needs."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    """Return `value` with the decimals that three significant digits need.
+
+    >>> number_text(1234.5), number_text(12.34), number_text(1.234)
+    ('1,234', '12.3', '1.23')
+    """
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0  # noqa: PLR2004 (powers of ten)
+    return f"{value:,.{decimals}f}"
 
 
 def percent_text(value: float) -> str:
@@ -34,7 +39,7 @@ def percent_text(value: float) -> str:
 class Column:
     """One column: its name in the table of all cells, its heading, and how its values are written.
 
-    `worth` says which columns a narrow terminal keeps: the highest.
+    A narrow terminal leaves out the columns of least `worth`; those without one always stay.
     """
 
     name: str
@@ -42,7 +47,7 @@ class Column:
     unit: str = ""
     write: Callable[[Any], str] = str
     is_number: bool = True
-    worth: int = 9
+    worth: float = math.inf
 
     def text(self, value: object) -> str:
         """Return the value as shown; unknown is `-`."""
@@ -51,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One cell as shown. `values` are exact and by column name; `remarks` are numbers of footnotes."""
+    """One cell as shown: exact values and texts by column, and the numbers of its footnotes."""
 
     record: Record
     values: dict[str, Any]
@@ -62,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The cells of a sweep, ready to be shown: rows by architecture, and their footnotes from 1 on."""
+    """The cells of a sweep, ready to be shown: rows by architecture, footnotes numbered from 1."""
 
     columns: tuple[Column, ...]
     groups: dict[str, tuple[Row, ...]]
@@ -113,7 +118,7 @@ ACCURACIES = ("best_val_accuracy", "test_accuracy")
 
 
 def comparison(records: Sequence[Record]) -> Comparison:
-    """Return the records as a table: by architecture as they appear, then precision, batch, the rest.
+    """Return the records as a table: by architecture as they appear, then precision and batch.
 
     Columns that are empty throughout are left out, and settings that every cell shares.
     """
@@ -123,14 +128,16 @@ def comparison(records: Sequence[Record]) -> Comparison:
     groups = {}
     for architecture in dict.fromkeys(record.cell.architecture for record in records):
         groups[architecture] = tuple(
-            _row(record, footnotes, is_best=architecture in best and best[architecture].record is record)
+            _row(
+                record,
+                footnotes,
+                is_best=architecture in best and best[architecture].record is record,
+            )
             for record in kept
             if record.cell.architecture == architecture
         )
     rows = [row for group in groups.values() for row in group]
-    return Comparison(
-        columns=_columns(rows), groups=groups, footnotes=tuple(footnotes), best=best
-    )
+    return Comparison(columns=_columns(rows), groups=groups, footnotes=tuple(footnotes), best=best)
 
 
 def with_details(shown: Comparison) -> tuple[Column, ...]:
@@ -148,7 +155,9 @@ def remarks(record: Record) -> list[str]:
     """Return what must be said beside the cell's numbers, one line each, the gravest first."""
     texts = [record.error or "", *record.validity_reasons]
     if record.fit and record.fit.accuracy_note:
-        texts.append(f"{NOT_MEANINGFUL}, the accuracy is not meaningful: {record.fit.accuracy_note}")
+        texts.append(
+            f"{NOT_MEANINGFUL}, the accuracy is not meaningful: {record.fit.accuracy_note}"
+        )
     return [line for line in map(one_line, [*texts, *record.notes]) if line]
 
 
@@ -163,13 +172,19 @@ def setting_text(record: Record) -> str:
     parts = [cell.precision, f"batch {cell.batch_size:,}"]
     if cell.checkpointing != "none":
         parts.append(f"checkpoint {cell.checkpointing}")
+    return ", ".join([*parts, *other_settings(cell)])
+
+
+def other_settings(cell: Cell) -> list[str]:
+    """Return in words the layout, the compilation and the loader where they are not the plain ones."""
+    parts = []
     if cell.memory_format != "nchw":
         parts.append(cell.memory_format)
     if cell.compile != "off":
         parts.append(f"compile {cell.compile}")
     if cell.loader != "device":
         parts.append(f"loader {cell.loader}")
-    return ", ".join(parts)
+    return parts
 
 
 def devices_text(records: Sequence[Record]) -> str:

@@ -1,8 +1,9 @@
-"""The comparison table in a terminal, in a pipe and in Markdown, and the counts that sum a sweep up."""
+"""The comparison table in a terminal, in a pipe and in Markdown, and a sweep in one line."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from cnnbench.report.rows import comparison, one_line, setting_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import RenderableType
+    from rich.console import JustifyMethod, RenderableType
 
     from cnnbench.analysis.best import Best
     from cnnbench.record import Record
@@ -29,13 +30,15 @@ GAP = 2
 
 
 def print_comparison(records: Sequence[Record], console: Console) -> None:
-    """Write the comparison table to `console`, as wide as a terminal allows; into a pipe all of it."""
+    """Write the comparison table: what a terminal has room for, or into a pipe all of it."""
     if console.is_terminal:
         console.print(terminal_table(records, width=console.width))
     else:
         text = plain_table(records)
         if not console.encoding.startswith("utf"):
-            text = text.replace("±", "~").encode(console.encoding, "replace").decode(console.encoding)
+            text = (
+                text.replace("±", "~").encode(console.encoding, "replace").decode(console.encoding)
+            )
         console.out(text, end="", highlight=False)
 
 
@@ -95,7 +98,7 @@ def _table(shown: Comparison, columns: Sequence[Column]) -> RenderableType:
 
 
 def _gains(best: dict[str, Best]) -> list[str]:
-    """Return what each fastest setting gains over the document's default, where that was measured."""
+    """Return each fastest setting's gain over the document's default, where that was measured."""
     pairs = [(one_line(name), found.speedup, found.baseline) for name, found in best.items()]
     width = max(cell_len(name) for name, _, _ in pairs)
     return [
@@ -112,8 +115,9 @@ def _grid(
     table.add_column("", width=1)
     for column in columns:
         heading = Text(f"{column.title}\n{column.unit}")
-        justify = "right" if column.is_number else "left"
-        table.add_column(heading, width=widths[column.name], justify=justify, no_wrap=True)
+        width = widths[column.name]
+        justify: JustifyMethod = "right" if column.is_number else "left"
+        table.add_column(heading, width=width, justify=justify, no_wrap=True)
     for row in rows:
         cells = [Text(MARK if row.is_best else ""), *(Text(row.texts[c.name]) for c in columns)]
         table.add_row(*cells, style="bold green" if row.is_best else _style(row))
@@ -141,7 +145,9 @@ def _fitting(shown: Comparison, width: int) -> Sequence[Column]:
     columns = list(shown.columns)
     needed = {column.name: _width(shown, column) + GAP for column in columns}
     for column in sorted(columns, key=lambda column: column.worth):
-        if 1 + GAP + sum(needed[c.name] for c in columns) - GAP <= width or column.worth > 8:
+        if 1 + GAP + sum(needed[c.name] for c in columns) - GAP <= width or math.isinf(
+            column.worth
+        ):
             break
         columns.remove(column)
     return columns

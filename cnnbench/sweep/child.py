@@ -1,4 +1,4 @@
-"""A spawned worker: a fresh interpreter for one request. Run as `python -m cnnbench.sweep.child FD PARENT`."""
+"""A spawned worker, a fresh interpreter for one request: `python -m cnnbench.sweep.child FD PARENT`."""
 
 from __future__ import annotations
 

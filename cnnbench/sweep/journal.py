@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -16,6 +15,7 @@ from cnnbench.errors import StoreError
 from cnnbench.record import Record
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 NAME = "journal.jsonl"
@@ -81,7 +81,7 @@ class Journal:
         """Let go of the journal."""
         self._file.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 

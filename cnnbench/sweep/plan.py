@@ -11,9 +11,10 @@ from cnnbench.digest import digest
 from cnnbench.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
+    from collections.abc import Mapping
     from cnnbench.cell import Cell
+    from collections.abc import Iterable
+
     from cnnbench.environment import DatasetInfo
     from cnnbench.job import Ready
     from cnnbench.record import Record
@@ -53,9 +54,7 @@ def make_plan(profile_name: str, cells: Iterable[Cell], ready: Ready) -> Plan:
         for name, code in ready.code_digests.items()
     }
     identity = digest([[(cell.hash, hashes[cell.architecture]) for cell in resolved]], length=12)
-    return Plan(
-        sweep_id=f"{profile_name}-{identity}", cells=resolved, environment_hashes=hashes
-    )
+    return Plan(sweep_id=f"{profile_name}-{identity}", cells=resolved, environment_hashes=hashes)
 
 
 def resolve(cell: Cell, dataset: DatasetInfo) -> Cell:
@@ -69,7 +68,10 @@ def resolve(cell: Cell, dataset: DatasetInfo) -> Cell:
         msg = f"num_classes = {recipe.num_classes}, but {dataset.name} has {dataset.num_classes}."
         raise InvalidValueError(msg)
     if recipe.train_subset is not None and recipe.train_subset > dataset.num_train:
-        msg = f"train_subset = {recipe.train_subset}, but {dataset.name} has {dataset.num_train} training images."
+        msg = (
+            f"train_subset = {recipe.train_subset}, but {dataset.name} has"
+            f" {dataset.num_train} training images."
+        )
         raise InvalidValueError(msg)
     num_images = recipe.train_subset or dataset.num_train
     if recipe.epochs and cell.batch_size > num_images:

@@ -89,9 +89,9 @@ def _checked(path: Path, text: str, table: dict[str, Any]) -> Profile:
             raise ProfileError(msg)
     profile = Profile(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem),
-        description=_typed(path, table, "description", str, ""),
-        dataset=_typed(path, table, "dataset", str, "digits"),
-        download=_typed(path, table, "download", bool, False),
+        description=_typed(path, table, "description", default=""),
+        dataset=_typed(path, table, "dataset", default="digits"),
+        download=_typed(path, table, "download", default=False),
         recipe=table.get("recipe", {}),
         timing=table.get("timing", {}),
         grids=tuple(_listed(own) for own in table.get("grid", [])),
@@ -120,7 +120,9 @@ def _keys(
         raise ProfileError(msg)
     for own in grids:
         yield from ((key, _GRID_KEYS, "[[grid]]") for key in own)
-        yield from ((k, _RECIPE_KEYS, "[grid.recipe]") for k in _subtable(path, text, own, "recipe"))
+        yield from (
+            (k, _RECIPE_KEYS, "[grid.recipe]") for k in _subtable(path, text, own, "recipe")
+        )
 
 
 def _subtable(path: Path, text: str, table: dict[str, Any], name: str) -> dict[str, Any]:
@@ -131,10 +133,10 @@ def _subtable(path: Path, text: str, table: dict[str, Any], name: str) -> dict[s
     return value
 
 
-def _typed(path: Path, table: dict[str, Any], key: str, kind: type, default: Any) -> Any:
+def _typed(path: Path, table: dict[str, Any], key: str, *, default: Any) -> Any:
     value = table.get(key, default)
-    if not isinstance(value, kind):
-        msg = f"{path.name}: {key} = {value!r} must be a {kind.__name__}."
+    if not isinstance(value, type(default)):
+        msg = f"{path.name}: {key} = {value!r} must be a {type(default).__name__}."
         raise ProfileError(msg)
     return value
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cnnbench.errors import WorkerError
 from cnnbench import errors
+from cnnbench.errors import WorkerError
 from cnnbench.job import CellJob, Request
 from cnnbench.record import Record
 
@@ -88,7 +89,7 @@ def run_cells(
         )
         outcome = launcher.run(
             Request(cell=job),
-            on_progress=lambda progress, cell=cell: observer.on_progress(cell, progress),
+            on_progress=partial(observer.on_progress, cell),
             timeout_seconds=timeout_seconds,
         )
         record = _record(outcome, job, ready.environment)

@@ -22,6 +22,7 @@ import selectors
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.sweep.process import die_with_parent, run_request
@@ -132,9 +133,9 @@ _SERVER_PID = os.getpid()
 
 def _unfit_to_fork() -> str:
     """Return why forking would be unsafe, or nothing."""
-    threads = len(os.listdir("/proc/self/task"))
-    if threads != 1:
-        return f"the fork server has {threads} threads"
+    num_threads = len(list(Path("/proc/self/task").iterdir()))
+    if num_threads != 1:
+        return f"the fork server has {num_threads} threads"
     torch = sys.modules["torch"]
     return "the fork server has a CUDA context" if torch.cuda.is_initialized() else ""
 

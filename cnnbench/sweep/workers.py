@@ -15,17 +15,19 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from cnnbench.errors import WorkerError, lookup
 from cnnbench.job import decode_answer, encode
 from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
+from cnnbench.job import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from cnnbench.job import Answer, Progress, Request
+    from cnnbench.job import Progress, Request
 
     OnProgress = Callable[[Progress], None]
 
@@ -35,10 +37,10 @@ _READ_BYTES = 65536
 
 # A worker sees these variables and no others: results must not hang on what a shell happens to
 # export, and no secret may reach a log.
-_KEPT_VARIABLES = frozenset(
-    ("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
-    + ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
-    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "VIRTUAL_ENV", "XDG_CACHE_HOME")
+_KEPT_VARIABLES = (
+    *("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "VIRTUAL_ENV", "XDG_CACHE_HOME"),
 )
 _KEPT_PREFIXES = (
     *("CNNBENCH_", "CUBLAS", "CUDA", "CUDNN", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_"),
@@ -69,10 +71,10 @@ class Launcher(ABC):
     ) -> Outcome:
         """Run `request` to its end and return how it ended."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (inline has nothing to end)
         """End whatever still runs."""
 
-    def __enter__(self) -> Launcher:
+    def __enter__(self) -> Self:
         """Return itself."""
         return self
 
@@ -337,7 +339,7 @@ def worker_variables(variables: Any) -> dict[str, str]:
     kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # numpy's BLAS would start threads at import, and no forked worker could use them.
     kept["OPENBLAS_NUM_THREADS"] = "1"
-    kept["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return kept
 
 

@@ -18,7 +18,9 @@ PLATEAU_PATIENCE = 5
 class Schedule:
     """A constant learning rate."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int
+    ) -> None:
         """Take the optimizer to steer; `num_steps` are the steps of one epoch."""
         self.optimizer = optimizer
         self.num_epochs = num_epochs
@@ -39,7 +41,9 @@ class Schedule:
 class Plateau(Schedule):
     """A tenth of the rate after more than 5 epochs without a lower validation loss (the document's)."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int
+    ) -> None:
         """Make PyTorch's scheduler."""
         super().__init__(optimizer, num_epochs=num_epochs, num_steps=num_steps)
         self._scheduler = lr_scheduler.ReduceLROnPlateau(
@@ -54,7 +58,9 @@ class Plateau(Schedule):
 class Cosine(Schedule):
     """Half a cosine from the full rate to zero over all epochs (Loshchilov 2017, arXiv:1608.03983)."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int
+    ) -> None:
         """Make PyTorch's scheduler."""
         super().__init__(optimizer, num_epochs=num_epochs, num_steps=num_steps)
         self._scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_epochs * num_steps)
@@ -67,7 +73,9 @@ class Cosine(Schedule):
 class OneCycle(Schedule):
     """Up to the full rate and down again within one run (Smith 2018, arXiv:1708.07120)."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int
+    ) -> None:
         """Make PyTorch's scheduler, its peak at the recipe's learning rate."""
         super().__init__(optimizer, num_epochs=num_epochs, num_steps=num_steps)
         peak = float(optimizer.param_groups[0]["lr"])

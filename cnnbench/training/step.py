@@ -76,10 +76,8 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision.autocast(self._device):
             logits = self.model(images)
-            loss = functional.cross_entropy(
-                logits, labels, label_smoothing=self._label_smoothing
-            )
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            loss = functional.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
+        self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss, logits

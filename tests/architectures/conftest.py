@@ -1,4 +1,4 @@
-"""A working folder of the user's own, left behind without a trace."""
+"""What the tests of the models share: one thread, and a working folder that leaves no trace."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run on one thread: models as small as these lose time on more."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture

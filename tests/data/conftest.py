@@ -1,4 +1,4 @@
-"""Small data sets in the true formats, a web server on this machine, and an ordinary user's rights."""
+"""Small data sets in the true formats, a local web server, and an ordinary user's rights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from PIL import Image
 from cnnbench.data.prepared import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,14 +26,8 @@ if TYPE_CHECKING:
 NOBODY = 65534
 
 
-class MakeRequest(Protocol):
-    def __call__(
-        self, name: str, *, download: bool = False, image_size: int | None = None
-    ) -> Request: ...
-
-
 @pytest.fixture
-def make_request(tmp_path: Path) -> MakeRequest:
+def make_request(tmp_path: Path) -> Callable[..., Request]:
     def make(name: str, *, download: bool = False, image_size: int | None = None) -> Request:
         return Request(
             name=name,
@@ -46,12 +40,8 @@ def make_request(tmp_path: Path) -> MakeRequest:
     return make
 
 
-class MakeTinyIdx(Protocol):
-    def __call__(self, folder: Path, *, gzipped: bool) -> dict[str, str]: ...
-
-
 @pytest.fixture
-def make_tiny_idx() -> MakeTinyIdx:
+def make_tiny_idx() -> Callable[..., dict[str, str]]:
     """Return what writes Fashion-MNIST's four files with 60 + 20 images, and says their SHA-256."""
 
     def make(folder: Path, *, gzipped: bool) -> dict[str, str]:
@@ -79,53 +69,45 @@ def idx_bytes(array: NDArray[np.uint8]) -> bytes:
     return header + array.tobytes()
 
 
-class MakePython2Pickle(Protocol):
-    def __call__(self, value: object) -> bytes: ...
-
-
 @pytest.fixture
-def python2_pickle() -> MakePython2Pickle:
+def python2_pickle() -> Callable[[object], bytes]:
     """Return what pickles as Python 2 did, which is how CIFAR's files were written."""
     return lambda value: b"\x80\x02" + pickled(value) + b"."
 
 
 def pickled(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return pickled_array(value)
     if isinstance(value, dict):
         items = b"".join(pickled(key) + pickled(held) for key, held in value.items())
         return b"}(" + items + b"u"
-    if isinstance(value, list):
-        return b"](" + b"".join(map(pickled, value)) + b"e"
-    if isinstance(value, tuple):
-        return b"(" + b"".join(map(pickled, value)) + b"t"
+    if isinstance(value, list | tuple):
+        items = b"".join(map(pickled, value))
+        return b"](" + items + b"e" if isinstance(value, list) else b"(" + items + b"t"
     if isinstance(value, bool | None):
         return {True: b"\x88", False: b"\x89", None: b"N"}[value]
     if isinstance(value, int):
         return b"J" + struct.pack("<i", value)
-    if isinstance(value, str):
-        return pickled(value.encode("latin1"))
-    if isinstance(value, bytes):
-        return b"T" + struct.pack("<i", len(value)) + value
-    assert isinstance(value, np.ndarray)
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + pickled((0,))
-    dtype = b"cnumpy\ndtype\n" + pickled((value.dtype.str[1:], 0, 1)) + b"R"
-    dtype += pickled((3, value.dtype.str[0], None, None, None, -1, -1, 0)) + b"b"
-    state = pickled(1) + pickled(value.shape) + dtype + pickled(False) + pickled(value.tobytes())
-    return array + pickled("b") + b"tR(" + state + b"tb"
+    raw = value.encode("latin1") if isinstance(value, str) else value
+    return b"T" + struct.pack("<i", len(raw)) + raw
 
 
-class MakeTinyFolder(Protocol):
-    def __call__(
-        self, root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), number: int = 10
-    ) -> Path: ...
+def pickled_array(array: NDArray[np.generic]) -> bytes:
+    order, kind = array.dtype.str[0], array.dtype.str[1:]
+    dtype = b"cnumpy\ndtype\n" + pickled((kind, 0, 1)) + b"R"
+    dtype += pickled((3, order, None, None, None, -1, -1, 0)) + b"b"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+    empty += pickled((0,)) + pickled("b") + b"tR"
+    fortran = False
+    values = pickled(fortran) + pickled(array.tobytes())
+    return empty + b"(" + pickled(1) + pickled(array.shape) + dtype + values + b"tb"
 
 
 @pytest.fixture
-def make_tiny_folder() -> MakeTinyFolder:
+def make_tiny_folder() -> Callable[..., Path]:
     """Return what writes `number` PNG and JPEG images of 40 x 30 pixels for each class."""
 
-    def make(
-        root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), number: int = 10
-    ) -> Path:
+    def make(root: Path, *, classes: tuple[str, ...] = ("cat", "dog"), number: int = 10) -> Path:
         pixels = np.random.RandomState(2)
         for name in classes:
             (root / name).mkdir(parents=True)
@@ -137,17 +119,15 @@ def make_tiny_folder() -> MakeTinyFolder:
     return make
 
 
-class Serve(Protocol):
-    def __call__(self, folder: Path) -> str: ...
-
-
 class SilentHandler(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
     def log_message(self, *_: object) -> None:
         """Say nothing: pytest would show it as the test's own output."""
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve() -> Iterator[Callable[[Path], str]]:
     """Return what serves a folder over HTTP on this machine, and gives the address."""
     servers = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,7 @@ from cnnbench.data.download import fetch
 from cnnbench.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CONTENT = b"pixels" * 1000
@@ -19,10 +20,10 @@ MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
-def address(tmp_path: Path, serve: Any) -> str:
+def address(tmp_path: Path, serve: Callable[[Path], str]) -> str:
     (tmp_path / "server").mkdir()
     (tmp_path / "server" / "images.gz").write_bytes(CONTENT)
-    return str(serve(tmp_path / "server"))
+    return serve(tmp_path / "server")
 
 
 def test_a_file_arrives_whole_with_its_progress(

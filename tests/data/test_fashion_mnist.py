@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,10 +15,13 @@ from cnnbench.data.prepared import load
 from cnnbench.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cnnbench.data.prepared import Prepared, Request
     from cnnbench.environment import DatasetInfo
+
+    MakeTinyIdx = Callable[..., dict[str, str]]
 
 DIGEST = "4dbec1f5e6333f66fb7d5bea83d178d6"
 
@@ -71,7 +74,7 @@ def test_the_official_test_images_are_the_test_split(prepared: Prepared) -> None
 @pytest.mark.parametrize("place", ["FashionMNIST/raw", "fashion-mnist", "."])
 def test_the_files_are_found_wherever_they_may_lie(
     tmp_path: Path,
-    make_tiny_idx: Any,
+    make_tiny_idx: MakeTinyIdx,
     *,
     place: str,
     gzipped: bool,
@@ -94,7 +97,7 @@ def test_the_files_are_found_wherever_they_may_lie(
 
 
 @pytest.mark.parametrize("name", list(fashion_mnist.SHA256))
-def test_a_flipped_byte_is_named(tmp_path: Path, make_tiny_idx: Any, name: str) -> None:
+def test_a_flipped_byte_is_named(tmp_path: Path, make_tiny_idx: MakeTinyIdx, name: str) -> None:
     checksums = make_tiny_idx(tmp_path, gzipped=False)
     data = bytearray((tmp_path / name).read_bytes())
     data[-1] ^= 1
@@ -106,7 +109,9 @@ def test_a_flipped_byte_is_named(tmp_path: Path, make_tiny_idx: Any, name: str) 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no gzip", "garbled"])
-def test_a_broken_gzip_file_is_named(tmp_path: Path, make_tiny_idx: Any, damage: str) -> None:
+def test_a_broken_gzip_file_is_named(
+    tmp_path: Path, make_tiny_idx: MakeTinyIdx, damage: str
+) -> None:
     checksums = make_tiny_idx(tmp_path, gzipped=True)
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     data = path.read_bytes()
@@ -119,7 +124,7 @@ def test_a_broken_gzip_file_is_named(tmp_path: Path, make_tiny_idx: Any, damage:
 
 
 @pytest.mark.usefixtures("as_ordinary_user")
-def test_an_unreadable_file_is_named(tmp_path: Path, make_tiny_idx: Any) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path, make_tiny_idx: MakeTinyIdx) -> None:
     checksums = make_tiny_idx(tmp_path / "fashion-mnist", gzipped=False)
     (tmp_path / "fashion-mnist" / "train-labels-idx1-ubyte").chmod(0)
     found = fashion_mnist.find([tmp_path / "fashion-mnist"])
@@ -136,10 +141,13 @@ def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_said_with_every_remedy(
-    tmp_path: Path, make_tiny_idx: Any, make_request: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_tiny_idx: MakeTinyIdx,
+    make_request: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
-    request: Request = make_request("fashion_mnist")
+    request = make_request("fashion_mnist")
     make_tiny_idx(request.data_dir, gzipped=True)
     (request.data_dir / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError) as refusal:
@@ -152,7 +160,7 @@ def test_missing_files_are_said_with_every_remedy(
 
 
 def test_a_download_brings_the_four_files(
-    tmp_path: Path, make_tiny_idx: Any, serve: Any
+    tmp_path: Path, make_tiny_idx: MakeTinyIdx, serve: Callable[[Path], str]
 ) -> None:
     checksums = make_tiny_idx(tmp_path / "server", gzipped=True)
     address = serve(tmp_path / "server")

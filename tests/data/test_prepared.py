@@ -49,9 +49,7 @@ def test_what_is_stored_is_loaded_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prepared.images, IMAGES)
     np.testing.assert_array_equal(prepared.labels, LABELS)
     for name in ("train", "val", "test"):
-        np.testing.assert_array_equal(
-            getattr(prepared.splits, name), getattr(DECODED.splits, name)
-        )
+        np.testing.assert_array_equal(getattr(prepared.splits, name), getattr(DECODED.splits, name))
 
 
 def test_the_file_is_named_by_its_own_sha256(tmp_path: Path) -> None:

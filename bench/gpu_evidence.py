@@ -1,0 +1,170 @@
+"""Everything that needs a GPU, in stages that end within minutes and can be resumed.
+
+Run by `make gpu-evidence`; `DEVICE=cpu` rehearses it with the quick profile. The stages, the most
+valuable first:
+
+    tests     the GPU-marked tests
+    sweep     the `gpu` profile, whose trained cells come first
+    harness   what cnnbench itself costs on this machine
+
+Each stage writes small files to results/reference/<device>/ and packs them, with what a resumed sweep
+needs, into one archive; `--resume ARCHIVE` takes an earlier one back. A stage that runs out of its time
+is interrupted as by Ctrl-C: nothing finished is lost, and the next call goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cnnbench import api
+from cnnbench.errors import StoreError
+from cnnbench.report.tables import markdown_table
+from cnnbench.sweep.run import look
+from cnnbench.sweep.workers import launcher
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnnbench.environment import Environment
+
+STAGES = ("tests", "sweep", "harness")
+LIMIT_SECONDS = 480.0
+GRACE_SECONDS = 60.0
+RESULTS = Path("results/local")
+REFERENCE = Path("results/reference")
+KEPT = ("cells.csv", "environment.json", "journal.jsonl")
+
+
+def main() -> int:
+    """Run the stages asked for and return the exit status: 0, or 1 when one of them failed."""
+    arguments = _parse()
+    if arguments.resume:
+        _unpack(arguments.resume)
+    with launcher("forkserver") as workers:
+        environment = look(workers, arguments.device)
+    folder = REFERENCE / environment.slug
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for stage in arguments.stage or STAGES:
+        click.echo(f"== {stage} on {environment.device}", err=True)
+        if not _STAGES[stage](environment, folder, arguments):
+            failed.append(stage)
+        _pack(folder, arguments.archive)
+    click.echo(f"evidence: {folder}, packed in {arguments.archive}", err=True)
+    if failed:
+        click.echo(f"failed: {', '.join(failed)}", err=True)
+    return 1 if failed else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--stage", action="append", choices=STAGES, help="default: all, in order")
+    parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for a stage")
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--data-dir", type=Path, default=Path(api.DATA_DIR).expanduser())
+    parser.add_argument("--archive", type=Path, default=Path("build/gpu-evidence.tar.gz"))
+    parser.add_argument("--resume", type=Path, help="an earlier archive")
+    return parser.parse_args()
+
+
+def _tests(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Run the GPU tests; on a CPU they are all skipped, each with its reason."""
+    del environment
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    status, text = _run(command, arguments.limit)
+    (folder / "gpu-tests.txt").write_text(text, encoding="utf-8")
+    return status == 0
+
+
+def _sweep(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Run or resume the sweep; interrupted by the time limit it has not failed."""
+    cuda = environment.device_type == "cuda"
+    command = [sys.executable, "-m", "cnnbench", "run", "--device", arguments.device]
+    command += ["--profile", "gpu" if cuda else "quick", "--no-download"]
+    command += ["--data-dir", str(arguments.data_dir), "--results-dir", str(RESULTS)]
+    if cuda:
+        command += ["--dataset", arguments.dataset]
+    if importlib.util.find_spec("mlflow") is None:
+        command += ["--tracking-uri", "none"]
+    status, text = _run(command, arguments.limit)
+    (folder / "sweep.txt").write_text(text, encoding="utf-8")
+    with contextlib.suppress(StoreError):  # interrupted before the first cell
+        sweep = api.latest_sweep(RESULTS)
+        api.report(sweep)
+        _keep(sweep, folder)
+    return status in {0, 128 + signal.SIGINT}
+
+
+def _keep(sweep: Path, folder: Path) -> None:
+    """Copy what a reader wants of a sweep: the cells, the environment, the table, the figures."""
+    for name in KEPT:
+        shutil.copy(sweep / name, folder / name)
+    for figure in sorted((sweep / "report").glob("*.png")):
+        shutil.copy(figure, folder / figure.name)
+    (folder / "comparison.md").write_text(markdown_table(api.load(sweep)), encoding="utf-8")
+
+
+def _harness(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    del environment
+    if importlib.util.find_spec("mlflow") is None:
+        click.echo("the harness measures MLflow too, which is not installed: left out", err=True)
+        return True
+    command = [sys.executable, "-m", "bench.harness", "--output", str(folder / "harness.csv")]
+    status, _ = _run(command, arguments.limit)
+    return status == 0
+
+
+_STAGES = {"tests": _tests, "sweep": _sweep, "harness": _harness}
+
+
+def _run(command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Run `command`, its output shown and returned; interrupt it when its time is over."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        output.seek(0)
+        text = output.read()
+    click.echo(text, err=True)
+    return process.returncode, text
+
+
+def _pack(folder: Path, archive: Path) -> None:
+    """Pack the evidence, and the journals that a resumed sweep starts from."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder)
+        for sweep in sorted(RESULTS.glob("*/journal.jsonl")):
+            tar.add(sweep)
+            tar.add(sweep.with_name("environment.json"))
+
+
+def _unpack(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(filter="data")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

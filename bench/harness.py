@@ -1,0 +1,175 @@
+"""What cnnbench itself costs: its imports, the start of a cell, the first step, the tracking.
+
+Run by `make bench-harness`; writes results/local/harness.csv. Nothing here is asserted: machines differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.figures import Figure, describe, figure, write_figures
+from cnnbench.cell import Cell, Recipe, Timing
+from cnnbench.job import CellJob, Preflight, Request
+from cnnbench.sweep.run import check
+from cnnbench.sweep.workers import launcher
+from cnnbench.tracking import open_store
+
+if TYPE_CHECKING:
+    from cnnbench.job import Ready
+    from cnnbench.record import Record
+    from cnnbench.sweep.workers import Launcher
+
+NUM_REPEATS = 20
+NUM_SPAWNS = 3
+MAX_IMPORT_SECONDS = 0.3
+MAX_CELL_START_MS = 60.0
+MAX_TRACKING_MS = 30.0
+
+# The least that a cell can be, so that what is measured is what surrounds it.
+CELL = Cell(
+    architecture="simple_cnn(width=4)",
+    recipe=Recipe(image_size=32, num_classes=10, augmentation="none", weights="none"),
+    timing=Timing(window_seconds=0.01, min_windows=2, max_windows=3, warmup_steps=1),
+)
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("results/local/harness.csv"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder))
+    for one in figures:
+        click.echo(describe(one))
+    write_figures(figures, arguments.output)
+
+
+def measure(folder: Path) -> list[Figure]:
+    """Return every figure, writing only into `folder`."""
+    with launcher("forkserver") as workers:
+        ready = check(workers, _preflight(folder))
+        device = ready.environment.device
+        forked = [_run(workers, ready) for _ in range(NUM_REPEATS)]
+    with launcher("spawn") as workers:
+        spawned = [_run(workers, ready) for _ in range(NUM_SPAWNS)]
+    starts = [_start_ms(record) for record in forked]
+    first_steps = [_start_ms(r) + _profile_ms(r) for r in forked]
+    return [
+        figure(
+            "import",
+            "python -c 'import cnnbench'",
+            [_seconds("-c", "import cnnbench") for _ in range(NUM_REPEATS)],
+            "s",
+            device=device,
+            at_most=MAX_IMPORT_SECONDS,
+        ),
+        figure(
+            "help",
+            "cnnbench --help",
+            [_seconds("-m", "cnnbench", "--help") for _ in range(NUM_REPEATS)],
+            "s",
+            device=device,
+            at_most=MAX_IMPORT_SECONDS,
+        ),
+        figure(
+            "cell_start",
+            "forkserver: request sent, to cell parsed",
+            starts,
+            "ms",
+            device=device,
+            at_most=MAX_CELL_START_MS,
+        ),
+        figure(
+            "cell_first_step",
+            "forkserver: request sent, to first step done",
+            first_steps,
+            "ms",
+            device=device,
+        ),
+        figure(
+            "cell_start_spawn",
+            "spawn: request sent, to cell parsed",
+            [_start_ms(record) for record in spawned],
+            "ms",
+            device=device,
+        ),
+        figure(
+            "tracking_per_cell",
+            "MLflow on SQLite: one cell's run with its files",
+            _tracking_ms(folder, ready, forked),
+            "ms",
+            device=device,
+            at_most=MAX_TRACKING_MS,
+        ),
+    ]
+
+
+def _preflight(folder: Path) -> Preflight:
+    return Preflight(
+        device="auto",
+        dataset="digits",
+        data_dir=str(folder),
+        cache_dir=str(folder),
+        download=False,
+        image_size=None,
+        models=((CELL.architecture, "none"),),
+    )
+
+
+def _run(workers: Launcher, ready: Ready) -> Record:
+    job = CellJob(
+        cell=CELL,
+        dataset=ready.dataset,
+        device=ready.environment.device_type,
+        sweep_id="harness",
+        environment_hash="",
+    )
+    outcome = workers.run(Request(cell=job), on_progress=lambda _: None, timeout_seconds=None)
+    if outcome.answer is None or outcome.answer.record is None:
+        msg = f"the cell failed: {outcome.death}\n{outcome.stderr_tail}"
+        raise RuntimeError(msg)
+    record = outcome.answer.record
+    return replace(record, start_seconds=record.started_at - outcome.started_at)
+
+
+def _start_ms(record: Record) -> float:
+    return 1e3 * (record.start_seconds or float("nan"))
+
+
+def _profile_ms(record: Record) -> float:
+    return 1e3 * record.profile.setup_seconds if record.profile else float("nan")
+
+
+def _tracking_ms(folder: Path, ready: Ready, records: list[Record]) -> list[float]:
+    log = open_store(None, folder).sweep(
+        "harness", profile="harness", environment=ready.environment, dataset=ready.dataset
+    )
+    seconds = []
+    for seed, record in enumerate(records):
+        cell = replace(record.cell, seed=seed)
+        own = replace(record, cell=cell, cell_hash=cell.hash)
+        start = time.perf_counter()
+        log.log(own)
+        seconds.append(time.perf_counter() - start)
+    return [1e3 * one for one in seconds]
+
+
+def _seconds(*arguments: str) -> float:
+    """Return how long a fresh interpreter takes, start to end."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
