@@ -3,13 +3,15 @@
 A segment's activations are dropped after its forward pass and recomputed during the backward pass
 (Chen et al. 2016, arXiv:1604.06174), by PyTorch's non-reentrant `torch.utils.checkpoint`. Run plainly,
 the second forward pass would move BatchNorm's running statistics a second time: gradients stay equal,
-evaluation does not. Here every buffer of a segment is a throwaway copy while it is recomputed.
+evaluation does not. Here a segment is recomputed from its buffers and random numbers of the first
+pass, and what it does to them then is thrown away.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,11 +34,13 @@ class Segment:
     """A part of a model that is recomputed as one: `modules` run one after the other.
 
     Of a plain module there is one; `method` names the method to wrap when it is not `forward`.
+    `draws_random` says that it takes random numbers while it trains (dropout, stochastic depth).
     """
 
     name: str
     modules: tuple[nn.Module, ...]
     method: str = "forward"
+    draws_random: bool = False
 
 
 def apply_checkpointing(
@@ -77,15 +81,29 @@ def find_segments(model: nn.Module, granularity: str, example: torch.Tensor) -> 
     are rows of blocks, joined while they feed each other and end at one resolution. What begins by
     changing its input in place is left out, for its input could not be recomputed from.
     """
+    calls = _watch(model, example)
     methods = getattr(model, "checkpoint_methods", ())
     if methods:
-        return [Segment(name=name, modules=(model,), method=name) for name in methods]
-    calls = _watch(model, example)
-    found = _blocks(model, "", split_rows=granularity == "block")
+        draws = calls[model].draws_random
+        return [
+            Segment(name=name, modules=(model,), method=name, draws_random=draws)
+            for name in methods
+        ]
+
+    def splits(module: nn.Module) -> bool:
+        return _is_row(module) and (granularity == "block" or _changes_resolution(module, calls))
+
+    found = _blocks(model, "", splits)
+    while len(found) == 1 and len(inner := _blocks(found[0].modules[0], f"{found[0].name}.", splits)) > 1:
+        found = inner
     blocks = [block for block in found if all(module in calls for module in block.modules)]
     if granularity == "stage":
         blocks = _merge(blocks, calls)
-    return [block for block in blocks if not calls[block.modules[0]].changes_input]
+    return [
+        replace(block, draws_random=any(calls[module].draws_random for module in block.modules))
+        for block in blocks
+        if not calls[block.modules[0]].changes_input
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,36 +114,44 @@ class _Call:
     output: int
     resolution: tuple[int, ...]
     changes_input: bool
+    draws_random: bool
 
 
 def _watch(model: nn.Module, example: torch.Tensor) -> dict[nn.Module, _Call]:
-    """Run `model` once and return what each module that ran exactly once took and gave."""
+    """Run `model` once as in training, and return what each module that ran exactly once did.
+
+    The model's modes and buffers and the random state stay as they were.
+    """
     calls: dict[nn.Module, list[_Call]] = {}
     alive: list[object] = []  # keeps every tensor, so that no identity is used twice
+    device = example.device
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        versions[module] = _versions(args)
+        starts[module] = (_versions(args), _random_state(device))
 
     def after(module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         alive.extend((args, output))
+        versions, random_state = starts[module]
         call = _Call(
             first_input=id(args[0]) if args else 0,
             output=id(output),
             resolution=tuple(output.shape[2:]) if isinstance(output, torch.Tensor) else (),
-            changes_input=versions[module] != _versions(args),
+            changes_input=versions != _versions(args),
+            draws_random=not torch.equal(random_state, _random_state(device)),
         )
         calls.setdefault(module, []).append(call)
 
-    versions: dict[nn.Module, list[int]] = {}
+    starts: dict[nn.Module, tuple[list[int], torch.Tensor]] = {}
     handles = []
     for module in model.modules():
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))
     was_training = model.training
-    model.eval()
+    model.train()
+    devices = [device] if device.type == "cuda" else []
     try:
         # Not inference mode: its tensors keep no version counters.
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices), _throwaway_buffers((model,), {}):
             model(example)
     finally:
         model.train(was_training)
@@ -138,7 +164,16 @@ def _versions(args: tuple[Any, ...]) -> list[int]:
     return [arg._version for arg in args if isinstance(arg, torch.Tensor)]  # noqa: SLF001 (the documented way to notice in-place writes)
 
 
-def _blocks(module: nn.Module, prefix: str, *, split_rows: bool) -> list[Segment]:
+def _random_state(device: torch.device) -> torch.Tensor:
+    """Return the state of the generators that a module on `device` may draw from."""
+    if device.type == "cuda":
+        return torch.cat([torch.get_rng_state(), torch.cuda.get_rng_state(device)])
+    return torch.get_rng_state()
+
+
+def _blocks(
+    module: nn.Module, prefix: str, splits: Callable[[nn.Module], bool]
+) -> list[Segment]:
     """Return the blocks under `module`, which is the root, a container or a row of blocks."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children()]
     if isinstance(module, nn.Sequential) and all(_is_leaf(child) for _, child in children):
@@ -147,8 +182,8 @@ def _blocks(module: nn.Module, prefix: str, *, split_rows: bool) -> list[Segment
     for name, child in children:
         if _is_leaf(child):
             continue
-        if _is_container(child) or (split_rows and _is_row(child)):
-            blocks.extend(_blocks(child, f"{name}.", split_rows=split_rows))
+        if _is_container(child) or splits(child):
+            blocks.extend(_blocks(child, f"{name}.", splits))
         else:
             blocks.append(Segment(name=name, modules=(child,)))
     return blocks
@@ -168,6 +203,13 @@ def _is_row(module: nn.Module) -> bool:
         if len(kinds) > len(set(kinds)):
             return True
     return False
+
+
+def _changes_resolution(row: nn.Module, calls: dict[nn.Module, _Call]) -> bool:
+    """Say whether the blocks of `row` end at several resolutions: then it is several stages."""
+    blocks = _blocks(row, "", lambda _: False)
+    ends = (calls[block.modules[-1]] for block in blocks if block.modules[-1] in calls)
+    return len({end.resolution for end in ends}) > 1
 
 
 def _num_weights(module: nn.Module) -> int:
@@ -227,7 +269,7 @@ def _wrap(segment: Segment) -> None:
     """Replace the segment's method by one that recomputes; a run's later modules pass through."""
     first, *rest = segment.modules
     methods = [getattr(first, segment.method), *(module.forward for module in rest)]
-    setattr(first, segment.method, _recomputing(methods, segment.modules))
+    setattr(first, segment.method, _recomputing(methods, segment))
     for module in rest:
         module.forward = _pass_through
 
@@ -237,14 +279,8 @@ def _pass_through(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def _recomputing(
-    methods: list[Callable[..., Any]], modules: tuple[nn.Module, ...]
-) -> Callable[..., Any]:
+def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callable[..., Any]:
     """Return a function that runs `methods` in a chain and keeps only the chain's input."""
-    # Saving and restoring the random state costs a device read-back, and fails in a CUDA graph.
-    draws_random = any(
-        isinstance(m, nn.modules.dropout._DropoutNd) for s in modules for m in s.modules()
-    )
 
     def chain(*args: Any, **kwargs: Any) -> Any:
         value = methods[0](*args, **kwargs)
@@ -253,36 +289,57 @@ def _recomputing(
         return value
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _throwaway_buffers(modules)
+        return nullcontext(), _throwaway_buffers(segment.modules, _copies(segment.modules))
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return chain(*args, **kwargs)
         # A compiler traces the segment once and keeps buffer updates out of the recomputation.
-        extra: dict[str, Any] = {}
-        if not torch.compiler.is_compiling():
-            extra["context_fn"] = contexts
+        extra = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
         return checkpoint(
-            chain, *args, use_reentrant=False, preserve_rng_state=draws_random, **extra, **kwargs
+            chain,
+            # DenseNet's blocks hand each layer the one list that they go on to fill.
+            *(copy(arg) if isinstance(arg, list) else arg for arg in args),
+            use_reentrant=False,
+            # Each segment's saving and restoring takes time, so only where it is needed.
+            preserve_rng_state=segment.draws_random,
+            **extra,
+            **kwargs,
         )
 
     return forward
 
 
+def _copies(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], torch.Tensor]:
+    """Return copies of the buffers that decide what a training step computes.
+
+    Statistics of normalisation do not, or do not change. Spectral normalisation's vectors do.
+    """
+    return {
+        (owner, name): buffer.clone()
+        for owner, name, buffer in _buffers(modules)
+        if not isinstance(owner, nn.modules.batchnorm._NormBase)  # noqa: SLF001 (its public children are many)
+    }
+
+
 @contextmanager
-def _throwaway_buffers(modules: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Let `modules` update copies of their buffers inside the context, and nothing that lasts."""
-    kept = [
-        (owner, name, buffer)
-        for module in modules
-        for owner in module.modules()
-        for name, buffer in owner._buffers.items()  # noqa: SLF001 (register_buffer would clone)
-        if buffer is not None
-    ]
+def _throwaway_buffers(
+    modules: tuple[nn.Module, ...], earlier: dict[tuple[nn.Module, str], torch.Tensor]
+) -> Iterator[None]:
+    """Let `modules` begin with the `earlier` buffers inside the context, and change nothing that lasts."""
+    kept = list(_buffers(modules))
     for owner, name, buffer in kept:
-        owner._buffers[name] = buffer.clone()  # noqa: SLF001
+        owner._buffers[name] = earlier.get((owner, name), buffer).clone()  # noqa: SLF001
     try:
         yield
     finally:
         for owner, name, buffer in kept:
             owner._buffers[name] = buffer  # noqa: SLF001
+
+
+def _buffers(modules: tuple[nn.Module, ...]) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    for module in modules:
+        for owner in module.modules():
+            for name, buffer in owner._buffers.items():  # noqa: SLF001 (register_buffer would clone)
+                if buffer is not None:
+                    yield owner, name, buffer

@@ -12,6 +12,7 @@ from cnnbench.sweep.run import Observer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
     from cnnbench.cell import Cell
     from cnnbench.job import Progress as WorkerProgress
     from cnnbench.record import Record

@@ -32,7 +32,7 @@ class Precision:
         """Set this process's numeric switches.
 
         Only the older family of switches is set: torch 2.9 to 2.15 raise inside `torch.compile`
-        after a write to the newer one (pytorch issues 166387 and 196728). `numeric_flags` reads both.
+        after a write to the newer one (pytorch issues 166387 and 196728). `measure.flags` reads both.
         """
         torch.set_float32_matmul_precision("high" if self.allow_tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = self.allow_tf32
@@ -109,39 +109,3 @@ def precision(name: str) -> Precision:
         UnknownNameError: naming the modes there are.
     """
     return lookup("precision", name, _MODES)()
-
-
-def numeric_flags() -> dict[str, str]:
-    """Return every switch that decides how PyTorch computes, from the older and the newer family.
-
-    A switch that PyTorch refuses to report (it does where the families disagree) reads `unreadable`.
-    """
-    return {name: _read(name) for name in _SWITCHES}
-
-
-_SWITCHES = (
-    "backends.cuda.matmul.allow_tf32",
-    "backends.cudnn.allow_tf32",
-    "backends.fp32_precision",
-    "backends.cuda.matmul.fp32_precision",
-    "backends.cudnn.conv.fp32_precision",
-    "backends.mkldnn.matmul.fp32_precision",
-    "backends.mkldnn.conv.fp32_precision",
-    "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
-    "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
-    "backends.cudnn.benchmark",
-    "backends.cudnn.deterministic",
-    "backends.mkldnn.enabled",
-)
-
-
-def _read(name: str) -> str:
-    value: object = torch
-    try:
-        for part in name.split("."):
-            value = getattr(value, part)
-    except RuntimeError:
-        return "unreadable"
-    except AttributeError:
-        return "absent"
-    return str(value)

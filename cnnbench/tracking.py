@@ -262,8 +262,10 @@ class SweepLog:
             StoreError: the store refuses; whatever was written is superseded by the next attempt.
         """
         with _refusals(self.tracker.uri):
-            for run in self._runs(f"tags.cell_hash = '{record.cell_hash}' and tags.kind = 'cell'"):
-                self._supersede(run)
+            # By the hash alone: in a store of many runs each condition more costs milliseconds.
+            for run in self._runs(f"tags.cell_hash = '{record.cell_hash}'"):
+                if run.data.tags.get("sweep_id") == self.sweep_id and _is_to_supersede(run):
+                    self._supersede(run)
             return self._write(record)
 
     def reconcile(self, records: Iterable[Record]) -> Reconciled:
@@ -278,7 +280,7 @@ class SweepLog:
         kept: set[str] = set()
         superseded = []
         with _refusals(self.tracker.uri):
-            for run in self._runs("tags.kind != 'sweep'"):
+            for run in self._runs(f"tags.sweep_id = '{self.sweep_id}'"):
                 cell_hash = run.data.tags.get("cell_hash", "")
                 if _stands(run, latest.get(cell_hash)) and cell_hash not in kept:
                     kept.add(cell_hash)
@@ -331,7 +333,7 @@ class SweepLog:
         return {name: value for name, value in tags.items() if value}
 
     def _sweep_run(self, start_time: int) -> str:
-        for run in self._runs("tags.kind = 'sweep'"):
+        for run in self._runs(f"tags.sweep_id = '{self.sweep_id}' and tags.kind = 'sweep'"):
             return str(run.info.run_id)
         tags = {**self._shared_tags(), "kind": "sweep", "device": self.environment.device}
         run = self._client.create_run(
@@ -339,19 +341,18 @@ class SweepLog:
         )
         return str(run.info.run_id)
 
-    def _runs(self, condition: str) -> Iterator[Run]:
-        """Yield the sweep's runs that meet `condition`, as they are when the search begins."""
-        query = f"tags.sweep_id = '{self.sweep_id}' and {condition}"
+    def _runs(self, condition: str) -> list[Run]:
+        """Return the experiment's runs that meet `condition`."""
         found: list[Run] = []
         token = None
         while True:
             page = self._client.search_runs(
-                [self.experiment_id], query, max_results=RUNS_PER_PAGE, page_token=token
+                [self.experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token
             )
             found.extend(page)
             token = page.token
             if not token:
-                return iter(found)
+                return found
 
     def _supersede(self, run: Run) -> None:
         # The tag first: a kill between the two leaves no run of kind=cell that looks complete.
@@ -490,8 +491,8 @@ def _is_database(uri: str) -> bool:
 
 def _sqlite_uri(path: Path) -> str:
     uri = f"sqlite:///{path}"
-    if "?" in uri:
-        msg = f"the MLflow store {uri} has a '?' in its name, which no address can hold: rename it."
+    if "?" in uri or "%" in uri:  # MLflow and SQLAlchemy would each read it in their own way
+        msg = f"the MLflow store {uri} has a '?' or '%' in its name: choose a folder without."
         raise StoreError(msg)
     return uri
 
@@ -521,13 +522,13 @@ def _experiment_name(profile: str) -> str:
 
 def _stands(run: Run, record: Record | None) -> bool:
     """Return whether `run` is complete, and the run of `record` where there is one."""
-    if run.data.tags["kind"] != "cell" or run.info.status not in _COMPLETE:
+    if run.data.tags.get("kind") != "cell" or run.info.status not in _COMPLETE:
         return False
     return record is None or run.info.start_time == _milliseconds(record.started_at)
 
 
 def _is_to_supersede(run: Run) -> bool:
-    kind = run.data.tags["kind"]
+    kind = run.data.tags.get("kind")
     return kind == "cell" or (kind == "superseded" and run.info.status != "KILLED")
 
 
@@ -618,16 +619,16 @@ def _cell_files(record: Record) -> dict[str, bytes]:
 
 
 def _windows_csv(record: Record) -> bytes:
-    """Return the raw windows, one a line; a rejected one was measured again."""
+    """Return the raw windows, one a line; a `rejected` one was measured again."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rejected", *WINDOW_COLUMNS])
+    table.writerow(["kind", *WINDOW_COLUMNS])
     profile = record.profile
-    for rejected, windows in (
-        ("false", profile.windows if profile else ()),
-        ("true", profile.rejected_windows if profile else ()),
+    for kind, windows in (
+        ("timed", profile.windows if profile else ()),
+        ("rejected", profile.rejected_windows if profile else ()),
     ):
         for window in windows:
             values = [plain_text(getattr(window, name)) for name in WINDOW_COLUMNS]
-            table.writerow([rejected, *values])
+            table.writerow([kind, *values])
     return text.getvalue().encode()

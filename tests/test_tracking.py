@@ -273,9 +273,9 @@ def test_the_raw_windows_are_an_artifact_the_rejected_ones_marked(
     assert record.profile is not None
     text = artifact(sweep, sweep.log(record), "windows.csv", tmp_path).decode()
     rows = list(csv.DictReader(text.splitlines()))
-    kept = [float(row["seconds"]) for row in rows if row["rejected"] == "false"]
+    kept = [float(row["seconds"]) for row in rows if row["kind"] == "timed"]
     assert kept == [window.seconds for window in record.profile.windows]
-    assert [row["foreign_fraction"] for row in rows if row["rejected"] == "true"] == ["0.31"]
+    assert [row["foreign_fraction"] for row in rows if row["kind"] == "rejected"] == ["0.31"]
 
 
 def test_a_cell_without_windows_or_messages_has_no_such_artifacts(sweep: SweepLog) -> None:
@@ -445,10 +445,10 @@ def test_a_relative_address_is_the_same_store_from_every_folder(
 
 
 def test_folders_with_unusual_names_hold_a_store(tmp_path: Path) -> None:
-    sweep = open_sweep(open_store(None, tmp_path / "a b#c%20d é"))
+    sweep = open_sweep(open_store(None, tmp_path / "a b#c é"))
     run_id = sweep.log(sample_record())
     assert artifact(sweep, run_id, "stderr.txt", tmp_path) == b"a warning\n"
-    assert len(list((tmp_path / "a b#c%20d é" / "mlartifacts" / "quick").iterdir())) == 1
+    assert len(list((tmp_path / "a b#c é" / "mlartifacts" / "quick").iterdir())) == 1
     sweep.tracker.close()
 
 
@@ -567,7 +567,7 @@ def test_a_store_that_may_not_be_written_is_refused(tracker: Tracker, tmp_path: 
     ("uri", "reason"),
     [
         ("sqlite://", "lives in memory"),
-        ("sqlite:///what?.db", "'\\?' in its name"),
+        ("sqlite:///what?.db", "in its name"),
         ("carrier-pigeon://loft", "carrier-pigeon"),
         ("sqlite:/one-slash.db", "cannot use the MLflow store"),
     ],
@@ -581,9 +581,10 @@ def test_an_address_that_is_none_is_refused_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_results_folder_that_no_address_can_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="'\\?' in its name"):
-        open_store(None, tmp_path / "what?")
+@pytest.mark.parametrize("name", ["what?", "100%41"])
+def test_a_results_folder_that_no_address_can_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="in its name"):
+        open_store(None, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -593,9 +594,12 @@ def test_looking_at_a_store_that_is_not_there_makes_none(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(find_spec("psycopg2") is not None, reason="the driver is installed here")
+@pytest.mark.skipif(
+    find_spec("psycopg") is not None or find_spec("psycopg2") is not None,
+    reason="a driver for PostgreSQL is installed here",
+)
 def test_a_missing_database_driver_is_named_and_no_password(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="'psycopg2'") as refusal:
+    with pytest.raises(StoreError, match="needs the Python package 'psycopg") as refusal:
         open_store("postgresql://me:secret@127.0.0.1/mlflow", tmp_path)
     assert "secret" not in str(refusal.value)
     assert "me:***@127.0.0.1" in str(refusal.value)
@@ -617,10 +621,10 @@ def test_a_web_server_that_is_not_mlflows_is_refused(tmp_path: Path) -> None:
             self.end_headers()
             self.wfile.write(b"<html>a page</html>")
 
-        def do_POST(self) -> None:  # noqa: N802  # as above
+        def do_POST(self) -> None:
             self.do_GET()
 
-        def log_message(self, *_: object) -> None:  # type: ignore[override]  # keeps the log clean
+        def log_message(self, *_: object) -> None:
             return
 
     server = HTTPServer(("127.0.0.1", 0), Page)

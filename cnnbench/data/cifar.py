@@ -64,8 +64,7 @@ def prepare_published(published: type[CIFAR10], request: Request) -> Decoded:
     where it is: nothing is unpacked, so no name in it can reach another folder.
 
     Raises:
-        DataError: a file is missing, unreadable, not what its checksum says, or holds something
-        else.
+        DataError: a file is missing, unreadable, corrupt, or holds something else.
     """
     folder = request.data_dir / published.base_folder
     archive = request.data_dir / published.filename

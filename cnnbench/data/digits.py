@@ -24,7 +24,7 @@ SIDE = 8
 MAX_GREY = 16
 
 
-def digits(request: Request) -> Decoded:  # noqa: ARG001 - one signature for all data sets
+def digits(request: Request) -> Decoded:  # noqa: ARG001  # one signature for all data sets
     """Return the digits, 70 % for training, 15 % for validation, 15 % for the test.
 
     They may be shifted, never flipped: a mirrored digit is another sign.

@@ -128,7 +128,7 @@ def _decode_all(paths: list[Path], size: int) -> Iterator[NDArray[np.uint8]]:
 
 def _list_parts(root: Path) -> dict[str, _Listing]:
     parts = [name for name in _PARTS if (root / name).is_dir()]
-    if len(parts) < 2 or parts[0] != "train":  # noqa: PLR2004 - training images and some held out
+    if len(parts) < 2 or parts[0] != "train":  # noqa: PLR2004  # training images and some held out
         return {"train": _list_images(root)}
     listed = {name: _list_images(root / name) for name in parts}
     classes = listed["train"].classes
@@ -142,7 +142,7 @@ def _list_parts(root: Path) -> dict[str, _Listing]:
 
 def _list_images(root: Path) -> _Listing:
     found = ImageFolder(root)
-    if len(found.classes) < 2:  # noqa: PLR2004 - with one class there is nothing to tell apart
+    if len(found.classes) < 2:  # noqa: PLR2004  # with one class there is nothing to tell apart
         msg = f"{root} holds the one class {found.classes[0]}: it takes two or more, each a folder."
         raise DataError(msg)
     return _Listing(

@@ -15,7 +15,7 @@ import cnnbench
 from cnnbench.digest import digest
 from cnnbench.environment import Environment
 from cnnbench.measure import gpu
-from cnnbench.precision import numeric_flags
+from cnnbench.measure.flags import numeric_flags
 
 PACKAGE = Path(cnnbench.__file__).parent
 

@@ -11,10 +11,9 @@ from cnnbench.digest import digest
 from cnnbench.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from cnnbench.cell import Cell
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from cnnbench.cell import Cell
     from cnnbench.environment import DatasetInfo
     from cnnbench.job import Ready
     from cnnbench.record import Record

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from cnnbench.errors import WorkerError, lookup
-from cnnbench.job import decode_answer, encode
+from cnnbench.job import Answer, decode_answer, encode
 from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
-from cnnbench.job import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

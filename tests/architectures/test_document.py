@@ -183,10 +183,12 @@ def test_the_documents_view_fails_in_channels_last_and_ours_does_not() -> None:
     assert model(images).shape == (2, 10)
 
 
-def test_the_documents_view_folds_larger_images_into_the_batch_and_ours_keeps_it() -> None:
+def test_the_documents_view_folds_larger_images_into_the_batch_and_ours_never_does() -> None:
     images = torch.randn(2, 3, 64, 64)
     assert SimpleCNN()(images).shape == (8, 10)
     assert simple_cnn.SimpleCNN(image_size=64)(images).shape == (2, 10)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        simple_cnn.SimpleCNN()(images)
 
 
 def test_the_documents_frozen_statistics_drift_and_ours_do_not() -> None:

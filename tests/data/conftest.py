@@ -153,6 +153,7 @@ def as_ordinary_user(tmp_path: Path) -> Iterator[None]:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     tmp_path.chmod(0o777)
+    Image.init()  # Pillow imports its formats on first use, perhaps from a folder closed to others
     os.seteuid(NOBODY)
     try:
         yield

@@ -246,7 +246,7 @@ def test_an_archive_reaches_no_other_folder(tiny: Tiny, request_: Request) -> No
     members = {f"{CIFAR10.base_folder}/{name}": data for name, data in tiny.contents.items()}
     del members[f"{CIFAR10.base_folder}/test_batch"]
     outside = f"{CIFAR10.base_folder}/../../outside"
-    archive = tar_of({**members, outside: b"escaped", "/tmp/test_batch": b"escaped"})  # noqa: S108 - a hostile name
+    archive = tar_of({**members, outside: b"escaped", "/tmp/test_batch": b"escaped"})  # noqa: S108  # a hostile name
     (request_.data_dir / CIFAR10.filename).write_bytes(archive)
     before = sorted(request_.data_dir.parent.rglob("*"))
     with pytest.raises(DataError, match="no plain file cifar-10-batches-py/test_batch"):

@@ -239,6 +239,8 @@ def test_a_browser_draws_the_page_without_errors(page: Path, tab: Page, scheme: 
     )
     assert brightness(body) > 200 if scheme == "light" else brightness(body) < 50
     assert abs(brightness(body) - brightness(title)) > 100
+    ground = tab.locator("figure svg > rect").first.evaluate("e => getComputedStyle(e).fill")
+    assert ground == "rgba(0, 0, 0, 0)"
 
 
 def test_a_click_on_a_heading_sorts_by_the_exact_numbers(page: Path, tab: Page) -> None:
