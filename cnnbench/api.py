@@ -263,7 +263,7 @@ class Sweep:
         return {
             **asdict(ready.environment),
             "dataset": asdict(replace(ready.dataset, path="")),
-            "code_digests": ready.code_digests,
+            "model_digests": ready.model_digests,
             "profile": self._profile.name,
             "command": self.command,
         }

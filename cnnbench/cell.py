@@ -25,6 +25,7 @@ SCHEDULES = ("constant", "plateau", "cosine", "one_cycle")
 AUGMENTATIONS = ("default", "none", "crop", "flip+crop", "flip+crop+cutout")
 
 MAX_SEED = 2**32 - 1
+LARGEST = 2**63 - 1  # what every reader of JSON takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,20 +210,18 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     if not bracket:
         return name, {}
     try:
-        call = ast.parse(f"f({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+        source = f"f({rest}"
+        call = ast.parse(source, mode="eval").body
+        # What ends before the text does is followed by a comment.
+        is_whole = call.end_col_offset == len(source.encode())
+        if not is_whole or not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise InvalidValueError(msg)
-        return name, {_keyword(k): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        parameters = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg is not None}
+        if call.args or len(parameters) < len(call.keywords):  # without a name, or twice
+            raise InvalidValueError(msg)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InvalidValueError(msg) from error
-
-
-def _keyword(keyword: ast.keyword) -> str:
-    """Return the name of one `name=value`; `**values` has none."""
-    if keyword.arg is None:
-        msg = "every parameter needs a name"
-        raise ValueError(msg)
-    return keyword.arg
+    return name, parameters
 
 
 def plain_text(value: object) -> str:
@@ -260,7 +259,8 @@ def _check_range(
     below: float = math.inf,
 ) -> None:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not (math.isfinite(number) and low <= number <= high and above < number < below):
+    is_sendable = abs(number) <= LARGEST
+    if not (is_sendable and low <= number <= high and above < number < below):
         bounds = ((">=", low), (">", above), ("<=", high), ("<", below))
         said = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
         msg = f"{name} = {value!r} is impossible: it must be a number {said}."

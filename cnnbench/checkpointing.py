@@ -10,7 +10,6 @@ pass, and what it does to them then is thrown away.
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +93,11 @@ def find_segments(model: nn.Module, granularity: str, example: torch.Tensor) -> 
         return _is_row(module) and (granularity == "block" or _changes_resolution(module, calls))
 
     found = _blocks(model, "", splits)
-    while len(found) == 1 and len(inner := _blocks(found[0].modules[0], f"{found[0].name}.", splits)) > 1:
+    while len(found) == 1:
+        # One block alone is a wrapper's inner model, unless it holds no blocks itself.
+        inner = _blocks(found[0].modules[0], f"{found[0].name}.", splits)
+        if len(inner) <= 1:
+            break
         found = inner
     blocks = [block for block in found if all(module in calls for module in block.modules)]
     if granularity == "stage":
@@ -146,7 +149,8 @@ def _watch(model: nn.Module, example: torch.Tensor) -> dict[nn.Module, _Call]:
     for module in model.modules():
         handles.append(module.register_forward_pre_hook(before))
         handles.append(module.register_forward_hook(after))
-    was_training = model.training
+    # Module by module: a part that its author keeps in evaluation mode stays there.
+    were_training = {module: module.training for module in model.modules()}
     model.train()
     devices = [device] if device.type == "cuda" else []
     try:
@@ -154,7 +158,8 @@ def _watch(model: nn.Module, example: torch.Tensor) -> dict[nn.Module, _Call]:
         with torch.no_grad(), torch.random.fork_rng(devices), _throwaway_buffers((model,), {}):
             model(example)
     finally:
-        model.train(was_training)
+        for module, was_training in were_training.items():
+            module.training = was_training
         for handle in handles:
             handle.remove()
     return {module: seen[0] for module, seen in calls.items() if len(seen) == 1}
@@ -171,9 +176,7 @@ def _random_state(device: torch.device) -> torch.Tensor:
     return torch.get_rng_state()
 
 
-def _blocks(
-    module: nn.Module, prefix: str, splits: Callable[[nn.Module], bool]
-) -> list[Segment]:
+def _blocks(module: nn.Module, prefix: str, splits: Callable[[nn.Module], bool]) -> list[Segment]:
     """Return the blocks under `module`, which is the root, a container or a row of blocks."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children()]
     if isinstance(module, nn.Sequential) and all(_is_leaf(child) for _, child in children):
@@ -295,16 +298,13 @@ def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callabl
         if not torch.is_grad_enabled():
             return chain(*args, **kwargs)
         # A compiler traces the segment once and keeps buffer updates out of the recomputation.
-        extra = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        extra: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        # DenseNet's blocks hand each layer the one list that they go on to fill.
+        inputs = [list(arg) if isinstance(arg, list) else arg for arg in args]
+        # Saving and restoring the random state takes time in each segment: only where it matters.
+        preserve = segment.draws_random
         return checkpoint(
-            chain,
-            # DenseNet's blocks hand each layer the one list that they go on to fill.
-            *(copy(arg) if isinstance(arg, list) else arg for arg in args),
-            use_reentrant=False,
-            # Each segment's saving and restoring takes time, so only where it is needed.
-            preserve_rng_state=segment.draws_random,
-            **extra,
-            **kwargs,
+            chain, *inputs, use_reentrant=False, preserve_rng_state=preserve, **extra, **kwargs
         )
 
     return forward

@@ -105,6 +105,8 @@ def _run(
 def _status_of(error: Exception) -> str:
     if isinstance(error, UnsupportedError) or _is_missing_compiler(error):
         return "unsupported"
+    if "Expected more than 1 value per channel when training" in str(error):
+        return "unsupported"  # BatchNorm over a single value: this model cannot have this batch
     return "out_of_memory" if _is_out_of_memory(error) else "failed"
 
 
@@ -114,12 +116,13 @@ def _profile_and_fit(job: CellJob, found: _Findings, report: Callable[[Progress]
     report(Progress(phase="setting up"))
     meter = memory_meter(device)
     bench = set_up(cell, job.dataset, device)
-    found.notes.extend(bench.notes)
+    if bench.missing_weights:
+        found.notes.append(f"random weights, so no accuracy is claimed: {bench.missing_weights}")
     _check_precision(bench, found)
     if cell.timing.max_windows:
         _profile(bench, found, meter, start, report)
     # The profiled model is gone by now: the timed steps leave no trace in memory or accuracy.
-    if cell.recipe.epochs and not bench.notes:
+    if cell.recipe.epochs and not bench.missing_weights:
         report(Progress(phase="training"))
         found.values["fit"] = _fit(bench, found, report)
 

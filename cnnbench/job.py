@@ -26,11 +26,14 @@ class Preflight:
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What the preflight found: `code_digests` per architecture, `notes` that the user should read."""
+    """What the preflight found, and `notes` that the user should read.
+
+    `model_digests` tells by architecture when foreign code or a weights file has changed.
+    """
 
     environment: Environment
     dataset: DatasetInfo
-    code_digests: dict[str, str]
+    model_digests: dict[str, str]
     notes: tuple[str, ...] = ()
 
 

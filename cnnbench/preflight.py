@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cnnbench.job import Ready
 from cnnbench.measure.collect import collect_environment
 
 if TYPE_CHECKING:
+    from cnnbench.architectures.pretrained import WeightsFile
     from cnnbench.environment import DatasetInfo
     from cnnbench.job import Preflight
 
@@ -34,12 +36,15 @@ def preflight(job: Preflight) -> Ready:
         image_size=job.image_size,
     )
     notes: list[str] = []
+    digests: dict[str, str] = {}
     for architecture, asked_weights in job.models:
-        notes.extend(_try_model(architecture, asked_weights, job, dataset))
+        weights, remarks = _try_model(architecture, asked_weights, job, dataset)
+        digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
+        notes.extend(remarks)
     return Ready(
         environment=environment,
         dataset=dataset,
-        code_digests={name: architectures.code_digest(name) for name, _ in job.models},
+        model_digests=digests,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -70,12 +75,13 @@ def find_device(name: str) -> torch.device:
 
 def _try_model(
     architecture: str, asked_weights: str, job: Preflight, dataset: DatasetInfo
-) -> list[str]:
-    """Build the model, run two images through it, and return what the user should know."""
+) -> tuple[WeightsFile | None, list[str]]:
+    """Build the model and run two images through it; return its weights and what to say of them."""
     notes = []
+    file = None
     weights = architectures.resolved_weights(architecture, asked_weights)
     try:
-        architectures.find_weights(architecture, weights, download=job.download)
+        file = architectures.find_weights(architecture, weights, download=job.download)
     except MissingWeightsError as error:
         if asked_weights != "default":
             raise
@@ -86,4 +92,14 @@ def _try_model(
         architecture, num_classes=dataset.num_classes, image_size=size, weights=weights
     )
     architectures.check(model, num_classes=dataset.num_classes, image_size=size)
-    return notes
+    return file, notes
+
+
+def _file_digest(file: WeightsFile | None) -> str:
+    """Return what changes when the weights do: published ones are known by their checksum."""
+    if file is None:
+        return ""
+    if file.sha256:
+        return file.sha256
+    with file.path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

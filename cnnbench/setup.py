@@ -42,7 +42,7 @@ class Bench:
     precision: Precision
     data: DeviceData
     weights: str
-    notes: tuple[str, ...]
+    missing_weights: str | None
 
     def loader(self, split: str) -> DeviceLoader:
         """Return the loader of `train`, `val` or `test`; only training images are augmented."""
@@ -107,29 +107,38 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
     mode.apply()
     # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
     torch.backends.cudnn.benchmark = True
-    weights, notes = find_weights(cell)
+    weights, missing = _find_weights(cell)
+    # A file for the transfer model was trained as the published weights were, on ImageNet.
+    is_imagenet = cell.architecture.startswith("transfer_resnet50") and weights != "none"
     data = open_prepared(
         dataset,
         device=device,
         image_size=_known(cell.recipe.image_size),
-        statistics=IMAGENET_STATISTICS if weights == "imagenet" else None,
+        statistics=IMAGENET_STATISTICS if is_imagenet else None,
         train_subset=cell.recipe.train_subset,
     )
-    return Bench(cell=cell, device=device, precision=mode, data=data, weights=weights, notes=notes)
+    return Bench(
+        cell=cell,
+        device=device,
+        precision=mode,
+        data=data,
+        weights=weights,
+        missing_weights=missing,
+    )
 
 
-def find_weights(cell: Cell) -> tuple[str, tuple[str, ...]]:
-    """Return which weights the cell gets, and a note when these are not the ones it wants.
+def _find_weights(cell: Cell) -> tuple[str, str | None]:
+    """Return which weights the cell gets, and why these are not the ones it wants.
 
     Throughput and memory do not depend on the weights, so a cell whose weights are missing is still
-    profiled; it claims no accuracy.
+    profiled; it must not be trained, for it could claim no accuracy.
     """
     weights = architectures.resolved_weights(cell.architecture, cell.recipe.weights)
     try:
         architectures.find_weights(cell.architecture, weights)
     except MissingWeightsError as error:
-        return "none", (f"profiled with random weights, no accuracy claimed: {error}",)
-    return weights, ()
+        return "none", str(error)
+    return weights, None
 
 
 def add_dropout(model: nn.Module, probability: float) -> None:

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cnnbench.cell import Timing
+    from cnnbench.measure.machine import Load
 
 MAX_FOREIGN_FRACTION = 0.05
 MAX_WARMUP_SHIFT = 0.05
-# A neighbour that stays would keep us for ever: so many windows of a cell may be measured again.
-MAX_REJECTED_WINDOWS = 40
 # Below this there is no interval to speak of, so the time limit waits for it.
 MIN_WINDOWS_AT_LIMIT = 3
 MAX_WARMUP_FACTOR = 10
@@ -49,6 +48,10 @@ class Stopwatch:
             step()
         return time.perf_counter() - start
 
+    def load(self) -> Load | None:
+        """Return the load of what the steps run on, to tell how much of it others took."""
+        return read_load()
+
 
 class CudaStopwatch(Stopwatch):
     """Reads CUDA events, recorded in the stream and read after the loop."""
@@ -69,6 +72,10 @@ class CudaStopwatch(Stopwatch):
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3
 
+    def load(self) -> Load | None:
+        """Return nothing: who else uses the processors says little about the device."""
+        return None
+
 
 def stopwatch(device: torch.device) -> Stopwatch:
     """Return the stopwatch that is right for `device`."""
@@ -86,7 +93,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """How many steps the warm-up took, and what one of its last steps took."""
+    """How many steps the warm-up took, and what one takes that follows another."""
 
     num_steps: int
     step_seconds: float
@@ -105,7 +112,16 @@ def warm_up(step: Step, watch: Stopwatch, timing: Timing) -> WarmUp:
         later = statistics.median(seconds[-half:])
         settled = abs(later - earlier) <= MAX_WARMUP_SHIFT * earlier
         if settled or len(seconds) >= MAX_WARMUP_FACTOR * half or time.monotonic() > deadline:
-            return WarmUp(num_steps=len(seconds), step_seconds=later)
+            return _in_a_row(step, watch, timing, WarmUp(num_steps=len(seconds), step_seconds=later))
+
+
+def _in_a_row(step: Step, watch: Stopwatch, timing: Timing, alone: WarmUp) -> WarmUp:
+    """Time a window's worth of steps: without a wait after each they may take less."""
+    num_steps = math.ceil(timing.window_seconds / alone.step_seconds)
+    if num_steps == 1:
+        return alone
+    step_seconds = min(alone.step_seconds, watch.run(step, num_steps) / num_steps)
+    return WarmUp(num_steps=alone.num_steps + num_steps, step_seconds=step_seconds)
 
 
 def measure(
@@ -125,16 +141,17 @@ def measure(
         data_seconds: returns the time spent waiting for batches since it was last asked.
     """
     num_steps = math.ceil(timing.window_seconds / step_seconds)
+    data_seconds()  # forgets the warm-up's
     kept: list[Window] = []
     rejected: list[Window] = []
-    deadline = time.monotonic() + timing.limit_seconds
     reason = ""
     for window in _windows(step, watch, num_steps, data_seconds):
-        is_late = time.monotonic() > deadline
-        if _is_disturbed(window) and not is_late and len(rejected) < MAX_REJECTED_WINDOWS:
+        # A neighbour that stays would keep us for ever: measuring anew may take as long again.
+        if _is_disturbed(window) and _seconds(rejected) < timing.limit_seconds:
             rejected.append(window)
             continue
         kept.append(window)
+        is_late = _seconds(kept) > timing.limit_seconds
         reason = _stop_reason(kept, timing, is_late=is_late)
         if reason:
             break
@@ -149,13 +166,17 @@ def _windows(
     step: Step, watch: Stopwatch, num_steps: int, data_seconds: Callable[[], float | None]
 ) -> Iterator[Window]:
     while True:
-        load = read_load()
+        load = watch.load()
         start = time.perf_counter()
         seconds = watch.run(step, num_steps)
         wall_seconds = time.perf_counter() - start
         window = Window(seconds=seconds, num_steps=num_steps)
-        foreign = foreign_fraction(load, read_load(), wall_seconds)
+        foreign = foreign_fraction(load, watch.load(), wall_seconds)
         yield replace(window, foreign_fraction=foreign, data_seconds=data_seconds())
+
+
+def _seconds(windows: list[Window]) -> float:
+    return sum(window.seconds for window in windows)
 
 
 def _stop_reason(kept: list[Window], timing: Timing, *, is_late: bool) -> str:

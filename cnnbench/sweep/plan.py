@@ -50,7 +50,7 @@ def make_plan(profile_name: str, cells: Iterable[Cell], ready: Ready) -> Plan:
     resolved = tuple(dict.fromkeys(resolve(cell, ready.dataset) for cell in cells))
     hashes = {
         name: ready.environment.hash_with(ready.dataset.digest, code)
-        for name, code in ready.code_digests.items()
+        for name, code in ready.model_digests.items()
     }
     identity = digest([[(cell.hash, hashes[cell.architecture]) for cell in resolved]], length=12)
     return Plan(sweep_id=f"{profile_name}-{identity}", cells=resolved, environment_hashes=hashes)

@@ -23,7 +23,7 @@ from cnnbench.job import Answer, decode_answer, encode
 from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from cnnbench.job import Progress, Request
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 TERM_GRACE_SECONDS = 5.0
 STDERR_TAIL_BYTES = 8192
 _READ_BYTES = 65536
+_STDERR = 2
 
 # A worker sees these variables and no others: results must not hang on what a shell happens to
 # export, and no secret may reach a log.
@@ -133,6 +134,7 @@ class _Isolated(Launcher):
             timed_out = not self._listen(talk, timeout_seconds)
             if timed_out:
                 self._stop(talk)
+                talk.answer = None  # an answer after the limit does not count
             return Outcome(
                 answer=talk.answer,
                 death=None if talk.answer else _cause(self._status(), timeout_seconds, timed_out),
@@ -151,20 +153,16 @@ class _Isolated(Launcher):
                 return True
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
-                return talk.answer is not None
+                return False
             files = [self._event_file(), *([] if talk.closed else [talk.connection])]
             select.select(files, [], [], left)
 
     def _stop(self, talk: _Talk) -> None:
         """End the process and all that it started: TERM, then KILL."""
         self._signal(signal.SIGTERM)
-        if not self._listen_for_end(talk, TERM_GRACE_SECONDS):
+        if not self._listen(talk, TERM_GRACE_SECONDS):
             self._signal(signal.SIGKILL)
-            self._listen_for_end(talk, None)
-
-    def _listen_for_end(self, talk: _Talk, seconds: float | None) -> bool:
-        talk.answer = None  # an answer after the limit does not count
-        return self._listen(talk, seconds)
+            self._listen(talk, None)
 
     @abstractmethod
     def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
@@ -225,7 +223,7 @@ class Forkserver(_Isolated):
         """Start the server; it imports while the caller goes on."""
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server = _python("cnnbench.sweep.server", theirs, stderr=None)
+            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR)
         self._number = 0
         self._ready = False
         self._ended: int | None = None
@@ -240,20 +238,29 @@ class Forkserver(_Isolated):
         self._number += 1
         self._ended = None
         message = json.dumps({"start": self._number}).encode()
-        socket.send_fds(self._control, [message], [connection.fileno(), stderr.fileno()])
+        with self._server_alive():
+            socket.send_fds(self._control, [message], [connection.fileno(), stderr.fileno()])
 
     def _take_message(self) -> None:
         """Wait for one message of the server and remember what it says."""
-        data = self._control.recv(MAX_MESSAGE_BYTES)
-        if not data:
-            msg = f"the fork server ended with status {self._server.wait()}"
-            raise WorkerError(msg)
+        with self._server_alive():
+            data = self._control.recv(MAX_MESSAGE_BYTES)
+            if not data:
+                raise BrokenPipeError
         message = json.loads(data)
         self._ready = self._ready or "ready" in message
         if "refused" in message:
             raise WorkerError(message["reason"])
         if message.get("ended") == self._number:
             self._ended = message["status"]
+
+    @contextlib.contextmanager
+    def _server_alive(self) -> Iterator[None]:
+        try:
+            yield
+        except ConnectionError as error:
+            msg = f"{_end('the fork server', self._server.wait())}."
+            raise WorkerError(msg) from error
 
     def _has_ended(self) -> bool:
         while self._ended is None and select.select([self._control], [], [], 0)[0]:
@@ -267,11 +274,14 @@ class Forkserver(_Isolated):
         return self._ended or 0
 
     def _signal(self, number: int) -> None:
-        self._control.send(json.dumps({"kill": self._number, "signal": number}).encode())
+        with self._server_alive():
+            self._control.send(json.dumps({"kill": self._number, "signal": number}).encode())
 
     def close(self) -> None:
         """Close the connection: the server kills its workers and ends."""
         self._control.close()
+        if not self._ready:  # it still imports, and would hear of it seconds later
+            self._server.kill()
         try:
             self._server.wait(TERM_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -290,13 +300,14 @@ class Spawn(_Isolated):
         self._pidfd = os.pidfd_open(self._process.pid)
 
     def _has_ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
+        if self._pidfd >= 0 and select.select([self._pidfd], [], [], 0)[0]:
+            self.close()
+        return self._pidfd < 0
 
     def _event_file(self) -> int:
         return self._pidfd
 
     def _status(self) -> int:
-        self.close()
         return self._process.wait() if self._process else 0
 
     def _signal(self, number: int) -> None:
@@ -305,9 +316,11 @@ class Spawn(_Isolated):
                 os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        """Kill what still runs."""
-        self._signal(signal.SIGKILL)
+        """Kill what still runs, also what the worker itself had started."""
         if self._pidfd >= 0:
+            # Before it is waited for: after that its number may be another's.
+            self._signal(signal.SIGKILL)
+            self._status()
             os.close(self._pidfd)
             self._pidfd = -1
 
@@ -316,7 +329,8 @@ def _python(module: str, connection: socket.socket, *, stderr: Any) -> subproces
     """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
     fd = connection.fileno()
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(fd), str(os.getpid())],
+        # -P: a user's file that is called like a module of ours or of Python's hides none.
+        [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())],
         pass_fds=[fd],
         stdin=subprocess.DEVNULL,
         stdout=stderr,
@@ -346,11 +360,15 @@ def _cause(status: int, timeout_seconds: float | None, timed_out: bool) -> str: 
     """Say in words why a process gave no answer."""
     if timed_out:
         return f"took longer than {timeout_seconds:g} s"
-    if status < 0:
-        name = signal.Signals(-status).name
-        hint = " (the system's memory may have run out)" if -status == signal.SIGKILL else ""
-        return f"the worker was killed by {name}{hint}"
-    return f"the worker ended with status {status} and no answer"
+    return _end("the worker", status)
+
+
+def _end(process: str, status: int) -> str:
+    if status >= 0:
+        return f"{process} ended with status {status} and no answer"
+    name = signal.Signals(-status).name
+    hint = " (the system's memory may have run out)" if -status == signal.SIGKILL else ""
+    return f"{process} was killed by {name}{hint}"
 
 
 def _tail(file: IO[bytes]) -> str:
