@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-import threading
 from collections.abc import Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, overload
 import msgspec
 
 from cnnbench import architectures, data
+from cnnbench.analysis.replacing import replacing
 from cnnbench.cell import AXES, Recipe
 from cnnbench.environment import DatasetInfo, Environment
-from cnnbench.errors import InvalidValueError, StoreError, miss
+from cnnbench.errors import CnnbenchError, InvalidValueError, StoreError, miss
 from cnnbench.job import Preflight
 from cnnbench.sweep.journal import NAME as JOURNAL
 from cnnbench.sweep.journal import Journal, read_journal
@@ -26,6 +27,8 @@ from cnnbench.sweep.run import Observer, check, look, run_cells
 from cnnbench.sweep.workers import Launcher, launcher
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     import torch
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from cnnbench.tracking import SweepLog
 
 ENVIRONMENT = "environment.json"
+PREPARED = "prepared"
 RESULTS_DIR = "results/local"
 DATA_DIR = "~/.cache/cnnbench"
 NO_TRACKING = "none"
@@ -160,7 +164,9 @@ class Sweep:
         self.options, self.axes, self.recipe = _sort(settings)
         self.command = command_line(profile, settings)
         self.observer = observer
-        self.results_dir = Path(self.options.results_dir).expanduser().absolute()
+        self.results_dir = _absolute(self.options.results_dir)
+        self.data_dir = _absolute(self.options.data_dir)
+        self.tracking_uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         # Which profile `auto` becomes only a worker can tell; each must stand what was asked.
         self._profile = load_profile("quick" if profile == AUTO else profile)
         self._is_auto = profile == AUTO
@@ -178,14 +184,15 @@ class Sweep:
 
     def run(self) -> Records:
         """Run what is missing; see `run`."""
-        importing = threading.Thread(target=self._import_slowly)
         with launcher(self.options.isolation) as workers:
-            importing.start()
-            try:
+            self.observer.on_phase("starting the workers")
+            # While they import torch, on the other core: what this process will need.
+            import_module("cnnbench.analysis.frame")
+            self._check_store()
+            with _nothing_left_behind(self.results_dir / PREPARED):
                 plan, ready = self._plan(workers)
-            finally:
-                importing.join()
-            return self._run(workers, plan, ready)
+                log = self._open_log(plan, ready)
+            return self._run(workers, plan, ready, log)
 
     def choose_profile(self, workers: Launcher) -> Environment:
         """Let the machine decide on the profile where the user did not."""
@@ -201,7 +208,6 @@ class Sweep:
         return self._profile
 
     def _plan(self, workers: Launcher) -> tuple[Plan, Ready]:
-        self.observer.on_phase("starting the workers")
         environment = self.choose_profile(workers)
         self.observer.on_phase("checking data, models and weights")
         cells = self.cells()
@@ -209,8 +215,8 @@ class Sweep:
         job = Preflight(
             device=_device_of(environment),
             dataset=cells[0].dataset,
-            data_dir=str(Path(self.options.data_dir).expanduser().absolute()),
-            cache_dir=str(self.results_dir / "prepared"),
+            data_dir=str(self.data_dir),
+            cache_dir=str(self.results_dir / PREPARED),
             download=self._profile.download if download is None else download,
             image_size=cells[0].recipe.image_size,
             models=tuple(dict.fromkeys((c.architecture, c.recipe.weights) for c in cells)),
@@ -218,12 +224,13 @@ class Sweep:
         ready = check(workers, job)
         return make_plan(self._profile.name, cells, ready), ready
 
-    def _run(self, workers: Launcher, plan: Plan, ready: Ready) -> Records:
+    def _run(self, workers: Launcher, plan: Plan, ready: Ready, log: SweepLog | None) -> Records:
         folder = self.results_dir / plan.sweep_id
         with Journal(folder / JOURNAL) as journal:
-            (folder / ENVIRONMENT).write_bytes(_pretty(self._surroundings(ready)))
             done = {record.cell_hash: record for record in read_journal(folder / JOURNAL)}
-            log, num_logged = self._open_log(plan, ready, list(done.values()))
+            with replacing(folder / ENVIRONMENT) as path:
+                path.write_bytes(_pretty(self._surroundings(ready)))
+            num_logged = self._reconcile(log, list(done.values()))
             for note in ready.notes:
                 self.observer.on_warning(note)
             stand = [] if self.options.fresh else list(done.values())
@@ -255,7 +262,7 @@ class Sweep:
                 self.observer.on_phase("writing the report")
                 page = _write_report(records, folder)
                 if log is not None:
-                    log.finish(records, report_dir=page.parent)
+                    self._finish(log, records, page)
         return records
 
     def _surroundings(self, ready: Ready) -> dict[str, Any]:
@@ -268,25 +275,34 @@ class Sweep:
             "command": self.command,
         }
 
-    def _open_log(
-        self, plan: Plan, ready: Ready, records: list[Record]
-    ) -> tuple[SweepLog | None, int]:
-        """Return the sweep's log, and how many records of the journal it had not got until now."""
-        uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+    def _check_store(self) -> None:
+        """Refuse a store that cannot be used; one that is not there yet is made later."""
+        uri = self.tracking_uri or f"sqlite:///{self.results_dir / 'mlflow.db'}"
         if uri == NO_TRACKING:
-            return None, 0
-        self.observer.on_phase("opening the tracking store")
+            return
         tracking = import_module("cnnbench.tracking")
-        log: SweepLog = tracking.open_store(uri, self.results_dir).sweep(
+        if not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists():
+            tracking.open_store(self.tracking_uri, self.results_dir, create=False).close()
+
+    def _open_log(self, plan: Plan, ready: Ready) -> SweepLog | None:
+        if self.tracking_uri == NO_TRACKING:
+            return None
+        self.observer.on_phase("opening the tracking store")
+        store = import_module("cnnbench.tracking").open_store(self.tracking_uri, self.results_dir)
+        log: SweepLog = store.sweep(
             plan.sweep_id,
             profile=self._profile.name,
             environment=ready.environment,
             dataset=ready.dataset,
         )
-        logged = log.reconcile(records).logged
+        return log
+
+    def _reconcile(self, log: SweepLog | None, records: list[Record]) -> int:
+        """Return how many of the journal's `records` MLflow had not got until now."""
+        logged = log.reconcile(records).logged if log is not None else ()
         if logged:
             self.observer.on_warning(f"logged {len(logged)} cells that MLflow had not got")
-        return log, len(logged)
+        return len(logged)
 
     def _log(self, log: SweepLog, record: Record) -> None:
         """Log `record`; a store that refuses costs no cell: the next call logs what is missing."""
@@ -298,12 +314,11 @@ class Sweep:
                 " the same command logs it later"
             )
 
-    def _import_slowly(self) -> None:
-        """Import while the workers start what the parent will need: seconds, on the other core."""
-        import_module("cnnbench.analysis.frame")
-        uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if uri != NO_TRACKING:
-            import_module("cnnbench.tracking")
+    def _finish(self, log: SweepLog, records: Records, page: Path) -> None:
+        try:
+            log.finish(records, report_dir=page.parent)
+        except StoreError as error:
+            self.observer.on_warning(f"the report is in {page.parent}, not in MLflow ({error})")
 
 
 def report(path: str | Path | None = None) -> Path:
@@ -363,11 +378,16 @@ def command_line(profile: str, settings: dict[str, Any]) -> str:
     """
     words = ["cnnbench", "run", *(["--profile", profile] if profile != AUTO else [])]
     elsewhere = ("results_dir", "tracking_uri", "fresh", "retry_failed")  # do not change the cells
+    usual = {field.name: field.default for field in fields(Options)}
     for name, value in settings.items():
-        if value is None or name in elsewhere:
+        if value is None or name in elsewhere or value == usual.get(name):
             continue
-        values = value if isinstance(value, list | tuple | range) else [value]
-        words += [f"--{name.replace('_', '-')}", ",".join(map(str, values))]
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values = value if isinstance(value, list | tuple | range) else [value]
+            words += [f"--{flag}", ",".join(map(str, values))]
     return shlex.join(words)
 
 
@@ -383,13 +403,45 @@ def _sort(settings: dict[str, Any]) -> tuple[Options, dict[str, list[Any]], dict
         for name, value in given.items()
         if name in AXES
     }
-    recipe = {name: value for name, value in given.items() if name in RECIPE}
+    recipe = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in given.items()
+        if name in RECIPE
+    }
     return Options(**{n: v for n, v in given.items() if n in options}), axes, recipe
+
+
+def _absolute(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        msg = f"there is no folder {str(path)!r}: {error}"
+        raise StoreError(msg) from error
+
+
+@contextmanager
+def _nothing_left_behind(folder: Path) -> Iterator[None]:
+    """Take away what was put into `folder` when what follows is refused."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    before = set(folder.glob("*"))
+    try:
+        yield
+    except CnnbenchError:
+        for path in set(folder.glob("*")) - before:
+            path.unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):  # another sweep may have put something there
+                path.rmdir()
+        raise
 
 
 def _check_writable(folder: Path) -> None:
     """Refuse a results folder that cannot be written, without making it."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:
+        msg = f"cannot write {folder}: {error.strerror}. Choose another --results-dir."
+        raise StoreError(msg) from error
     if not existing.is_dir():
         msg = f"{existing} is a file: choose another --results-dir."
         raise StoreError(msg)

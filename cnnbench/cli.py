@@ -29,6 +29,7 @@ EXIT_CELL_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_SIGNAL = 128
 UI_PORT = 5000
+RESULTS_DIR = "results/local"
 KINDS = ("architectures", "precisions", "profiles", "datasets")
 
 
@@ -166,7 +167,7 @@ _PLACE = _options(
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N"),
     click.option("--tracking-uri", help="MLflow's store or server; none: keep the journal only"),
-    click.option("--results-dir", default="results/local", show_default=True),
+    click.option("--results-dir", default=RESULTS_DIR, show_default=True),
     click.option("--launcher", type=click.Choice(["local"]), default="local"),
     click.option(
         "--isolation",
@@ -238,7 +239,7 @@ def list_(what: str | None, *, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--results-dir", default="results/local", show_default=True)
+@click.option("--results-dir", default=RESULTS_DIR, show_default=True)
 @click.option("--tracking-uri", help="MLflow's store or server")
 @click.option("--port", type=click.IntRange(1, 65535), default=UI_PORT, show_default=True)
 @click.option("--open/--no-open", "open_browser", default=True, help="Open it in the browser.")
@@ -276,10 +277,11 @@ def _show(records: Records, settings: dict[str, Any]) -> None:
     folder = _shown(records.folder)
     click.echo(f"\nreport   {folder / 'report' / 'index.html'}")
     click.echo(f"records  {folder / 'journal.jsonl'}, cells.csv, cells.parquet")
-    if settings["tracking_uri"] != "none":
-        where = settings["results_dir"]
-        same = "" if where == "results/local" else f" --results-dir {shlex.quote(where)}"
-        click.echo(f"MLflow   {'make ui' if not same else f'cnnbench ui{same}'}")
+    store, where = settings["tracking_uri"], settings["results_dir"]
+    if (store or os.environ.get("MLFLOW_TRACKING_URI")) != "none":
+        words = ["--results-dir", where] if where != RESULTS_DIR else []
+        words += ["--tracking-uri", store] if store else []
+        click.echo(f"MLflow   {shlex.join(['cnnbench', 'ui', *words]) if words else 'make ui'}")
 
 
 def _dry_run(cells: Sequence[Cell], results_dir: str, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import time
@@ -14,14 +15,12 @@ import torch
 from cnnbench.architectures import is_frozen
 from cnnbench.errors import CnnbenchError, UnsupportedError
 from cnnbench.job import Progress
-from cnnbench.measure import gpu
 from cnnbench.measure.collect import cpu_name
 from cnnbench.measure.data_wait import timed_batches
-from cnnbench.measure.machine import peak_resident_bytes
 from cnnbench.measure.memory import memory_meter
 from cnnbench.measure.probe import effective_precision, probe_precision
 from cnnbench.measure.timing import MAX_FOREIGN_FRACTION, measure, stopwatch, warm_up
-from cnnbench.record import Memory, Profile, Record
+from cnnbench.record import Profile, Record
 from cnnbench.setup import MEMORY_FORMATS, set_up
 from cnnbench.stats import median_interval
 from cnnbench.training.fit import DivergedError, fit
@@ -32,13 +31,15 @@ if TYPE_CHECKING:
 
     from cnnbench.job import CellJob
     from cnnbench.measure.memory import MemoryMeter
-    from cnnbench.record import Fit
+    from cnnbench.record import Fit, Memory
     from cnnbench.setup import Bench
     from cnnbench.training.step import TrainingStep
 
 MAX_DATA_WAIT_FRACTION = 0.05
 MAX_NOISE = 0.10
 MAX_ERROR_CHARACTERS = 2000
+# What CUDA, cuBLAS, cuDNN and the CPU's allocator say.
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
 NOT_MEANINGFUL = "random frozen weights: the accuracy says nothing about transfer learning"
 
 
@@ -50,6 +51,7 @@ class _Findings:
     notes: list[str] = field(default_factory=list)
     suspect: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
+    meter: MemoryMeter | None = None
 
 
 def execute(job: CellJob, report: Callable[[Progress], None]) -> Record:
@@ -94,7 +96,7 @@ def _run(
     except Exception as error:  # noqa: BLE001 (a cell may fail in any way; the sweep goes on)
         status = _status_of(error)
         if status == "out_of_memory":
-            found.values["memory"] = _last_peak(torch.device(job.device))
+            found.values["memory"] = found.meter.last_peak() if found.meter else None
         if status == "failed" and not isinstance(error, CnnbenchError):
             traceback.print_exc(file=sys.stderr)
             return status, f"{type(error).__name__}: {_one_line(error)}"
@@ -114,14 +116,15 @@ def _profile_and_fit(job: CellJob, found: _Findings, report: Callable[[Progress]
     cell, device = job.cell, torch.device(job.device)
     start = time.perf_counter()
     report(Progress(phase="setting up"))
-    meter = memory_meter(device)
+    found.meter = meter = memory_meter(device)
     bench = set_up(cell, job.dataset, device)
     if bench.missing_weights:
         found.notes.append(f"random weights, so no accuracy is claimed: {bench.missing_weights}")
     _check_precision(bench, found)
     if cell.timing.max_windows:
         _profile(bench, found, meter, start, report)
-    # The profiled model is gone by now: the timed steps leave no trace in memory or accuracy.
+        # A checkpointed model refers to itself. The timed steps leave no trace in memory or accuracy.
+        gc.collect()
     if cell.recipe.epochs and not bench.missing_weights:
         report(Progress(phase="training"))
         found.values["fit"] = _fit(bench, found, report)
@@ -238,25 +241,11 @@ def _fit(bench: Bench, found: _Findings, report: Callable[[Progress], None]) -> 
     return replace(result, accuracy_note=NOT_MEANINGFUL if frozen_random else None)
 
 
-def _last_peak(device: torch.device) -> Memory:
-    """Return the peaks up to the allocation that failed; a CPU keeps none."""
-    if device.type != "cuda":
-        return Memory(process_bytes=peak_resident_bytes())
-    return Memory(
-        peak_allocated_bytes=torch.cuda.max_memory_allocated(device),
-        peak_reserved_bytes=torch.cuda.max_memory_reserved(device),
-        process_bytes=gpu.process_bytes(device),
-    )
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     """Say whether `error` is a failed allocation, of CUDA, of a CUDA library or of the CPU."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "ALLOC_FAILED" in text or "DefaultCPUAllocator" in text or "out of memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
 
 
 def _is_missing_compiler(error: Exception) -> bool:

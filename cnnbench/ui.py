@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cnnbench.tracking import Ui
 
+EXIT_INTERRUPTED = 128 + signal.SIGINT
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.2
@@ -50,7 +51,9 @@ def serve(
     with _running(shown) as server:
         _await(shown, server)
         _show(shown.address, say, open_browser=open_browser)
-        return server.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            return server.wait()
+        return EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager

@@ -52,8 +52,16 @@ SWEEP_ID = "quick-0123456789ab"
 CURVES = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"}
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("empty")
+    open_store(None, folder).close()
+    return folder / "mlflow.db"
+
+
 @pytest.fixture
-def tracker(tmp_path: Path) -> Iterator[Tracker]:
+def tracker(empty_store: Path, tmp_path: Path) -> Iterator[Tracker]:
+    shutil.copy(empty_store, tmp_path)  # a copy is had faster than MLflow makes one
     opened = open_store(None, tmp_path)
     yield opened
     opened.close()
@@ -223,6 +231,10 @@ def test_what_is_unknown_or_not_finite_is_left_out(sweep: SweepLog) -> None:
         *("num_parameters", "epochs_run"),
         *("train/accuracy", "val/accuracy", "learning_rate"),
     }
+    completed = sample_record(fit=fit)
+    metrics = sweep.tracker.client.get_run(sweep.log(completed)).data.metrics
+    assert "val_accuracy" in metrics
+    assert "val_loss" not in metrics
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -472,6 +484,20 @@ def test_sweeps_that_start_at_once_make_one_store(tmp_path: Path) -> None:
     assert [starter.exitcode for starter in starters] == [0, 0, 0]
     sweep = open_sweep(open_store(None, tmp_path))
     assert kinds(sweep) == [("cell", "FINISHED")] * 3
+    sweep.tracker.close()
+
+
+def test_a_kill_while_the_store_is_made_leaves_none_half_made(tmp_path: Path) -> None:
+    starter = multiprocessing.get_context("fork").Process(target=open_store, args=(None, tmp_path))
+    starter.start()
+    while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
+        assert starter.is_alive()
+    starter.kill()
+    starter.join()
+    assert not (tmp_path / "mlflow.db").exists()
+    sweep = open_sweep(open_store(None, tmp_path))
+    sweep.log(sample_record())
+    assert kinds(sweep) == [("cell", "FINISHED")]
     sweep.tracker.close()
 
 

@@ -40,7 +40,7 @@ VARIABLES = (
 def collect_environment(device: torch.device) -> Environment:
     """Return what `device` and this process are."""
     cpu = cpu_name()
-    commit, dirty = git_state(PACKAGE.parent)
+    commit, dirty = git_state(PACKAGE)
     properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return Environment(
         device=properties.name if properties else cpu,
@@ -89,8 +89,13 @@ def code_digest(folder: Path) -> str:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Return the commit checked out in `folder` and whether files differ from it; `None` without git."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    """Return the commit that `folder` is checked out from, and whether files differ from it.
+
+    Both are `None` without git, or where the repository around `folder` does not track it: that of a
+    user, say, in whose virtual environment it is installed.
+    """
+    is_tracked = _git(folder, "ls-files", "--error-unmatch", ".") is not None
+    commit = _git(folder, "rev-parse", "HEAD") if is_tracked else None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit, None if commit is None or changes is None else bool(changes)
 

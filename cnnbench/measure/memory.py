@@ -39,11 +39,16 @@ class MemoryMeter:
             data_bytes: the size of the resident data set, which is not part of the peak.
         """
         held_bytes = sum(_storage_bytes(held()).values())
+        peak = _peak_of(step)
         return Memory(
-            peak_allocated_bytes=held_bytes + _peak_of(step),
+            peak_allocated_bytes=None if peak is None else held_bytes + peak,
             process_bytes=self._process_bytes(),
             data_bytes=data_bytes,
         )
+
+    def last_peak(self) -> Memory:
+        """Return the peaks up to an allocation that failed; a CPU keeps that of the process only."""
+        return Memory(process_bytes=self._process_bytes())
 
     def _process_bytes(self) -> int | None:
         peak = peak_resident_bytes()
@@ -86,6 +91,14 @@ class CudaMemoryMeter(MemoryMeter):
             num_alloc_retries=_num_alloc_retries(self._device) - self._retries_before,
         )
 
+    def last_peak(self) -> Memory:
+        """Return the peaks up to an allocation that failed, the resident data set among them."""
+        return Memory(
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device),
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device),
+            process_bytes=gpu.process_bytes(self._device),
+        )
+
 
 def memory_meter(device: torch.device) -> MemoryMeter:
     """Return the meter that is right for `device`."""
@@ -102,13 +115,16 @@ def _storage_bytes(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
-def _peak_of(step: Step) -> int:
-    """Return how far allocations rise above their level at the start of one step, in bytes."""
+def _peak_of(step: Step) -> int | None:
+    """Return how far allocations rise above what is held when one step starts, in bytes.
+
+    The profiler sees no release of what was allocated before it began, such as the last gradients.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     kineto = profiler.profiler
     if kineto is None or kineto.kineto_results is None:
-        return 0
+        return None
     changes = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
     level = peak = 0
     for event in sorted(changes, key=lambda event: event.start_ns()):

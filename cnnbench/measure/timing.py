@@ -112,7 +112,9 @@ def warm_up(step: Step, watch: Stopwatch, timing: Timing) -> WarmUp:
         later = statistics.median(seconds[-half:])
         settled = abs(later - earlier) <= MAX_WARMUP_SHIFT * earlier
         if settled or len(seconds) >= MAX_WARMUP_FACTOR * half or time.monotonic() > deadline:
-            return _in_a_row(step, watch, timing, WarmUp(num_steps=len(seconds), step_seconds=later))
+            return _in_a_row(
+                step, watch, timing, WarmUp(num_steps=len(seconds), step_seconds=later)
+            )
 
 
 def _in_a_row(step: Step, watch: Stopwatch, timing: Timing, alone: WarmUp) -> WarmUp:

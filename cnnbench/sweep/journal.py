@@ -42,8 +42,7 @@ def read_journal(path: Path) -> list[Record]:
             record = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             msg = (
-                f"{path}, line {number}, is no record of this version: {error}."
-                " Move the file away, or pass --fresh to measure anew."
+                f"{path}, line {number}, is no record of this version: {error}. Move the file away."
             )
             raise StoreError(msg) from error
         records[record.cell_hash] = record
@@ -61,21 +60,33 @@ class Journal:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"another cnnbench is writing {path.parent}: wait for it, or stop it."
-            raise StoreError(msg) from error
+            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
-            msg = f"cannot write {path}: {error.strerror}"
-            raise StoreError(msg) from error
+            raise StoreError(_unwritable(path, error)) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            msg = f"another cnnbench is writing {path.parent}: wait for it, or stop it."
+            is_locked = isinstance(error, BlockingIOError)
+            raise StoreError(msg if is_locked else _unwritable(path, error)) from error
+        self._path = path
         self._cut_torn_line()
 
     def append(self, record: Record) -> None:
-        """Write `record` and return when the disk has it."""
-        self._file.write(msgspec.json.encode(record) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Write `record` and return when the disk has it.
+
+        Raises:
+            StoreError: the disk does not take it; what it took is cut off by the next to open it.
+        """
+        line = msgspec.json.encode(record) + b"\n"
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(_unwritable(self._path, error)) from error
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -100,3 +111,7 @@ class Journal:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             self._file.truncate(whole)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return f"cannot write {path}: {error.strerror}. Free it, or choose another --results-dir."

@@ -20,9 +20,18 @@ EXIT_CRASHED = 70  # sysexits.h: internal software error
 
 def die_with_parent(parent: int) -> None:
     """Ask Linux to kill this process when `parent` ends, however it ends (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _set_death_signal(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(EXIT_CRASHED)
+
+
+def outlive_parent() -> None:
+    """Take back what `die_with_parent` asked for: this process will notice the end by itself."""
+    _set_death_signal(0)
+
+
+def _set_death_signal(number: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def run_request(connection: socket.socket, serve: Serve) -> None:

@@ -70,13 +70,13 @@ def load_profile(name_or_file: str) -> Profile:
         raise UnknownNameError(miss("profile", name_or_file, PROFILES) + " Or pass a .toml file.")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         msg = f"cannot read the profile {name_or_file}: {reason}"
         raise ProfileError(msg) from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5000 digits, or 5000 brackets
         msg = f"{path.name} is no TOML: {error}"
         raise ProfileError(msg) from error
     return _checked(path, text, table)
@@ -85,7 +85,8 @@ def load_profile(name_or_file: str) -> Profile:
 def _checked(path: Path, text: str, table: dict[str, Any]) -> Profile:
     for key, known, where in _keys(path, text, table):
         if key not in known:
-            msg = f"{path.name}, line {_line_of(text, key)}: {miss(f'key in {where}', key, known)}"
+            line = _line_of(text, key, where)
+            msg = f"{path.name}, line {line}: {miss(f'key in {where}', key, known)}"
             raise ProfileError(msg)
     profile = Profile(
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem),
@@ -94,7 +95,7 @@ def _checked(path: Path, text: str, table: dict[str, Any]) -> Profile:
         download=_typed(path, table, "download", default=False),
         recipe=table.get("recipe", {}),
         timing=table.get("timing", {}),
-        grids=tuple(_listed(own) for own in table.get("grid", [])),
+        grids=tuple(_listed(path, own) for own in table.get("grid", [])),
     )
     try:
         cells = profile.cells()
@@ -113,22 +114,25 @@ def _keys(
     """Yield every key with the keys that its table may have."""
     yield from ((key, _TOP_KEYS, "a profile") for key in table)
     for name, known in (("recipe", _RECIPE_KEYS), ("timing", _TIMING_KEYS)):
-        yield from ((key, known, f"[{name}]") for key in _subtable(path, text, table, name))
+        own = _subtable(path, text, table, name, "a profile")
+        yield from ((key, known, f"[{name}]") for key in own)
     grids = table.get("grid", [])
     if not isinstance(grids, list) or not all(isinstance(own, dict) for own in grids):
         msg = f"{path.name}, line {_line_of(text, 'grid')}: write each grid as [[grid]]."
         raise ProfileError(msg)
     for own in grids:
         yield from ((key, _GRID_KEYS, "[[grid]]") for key in own)
-        yield from (
-            (k, _RECIPE_KEYS, "[grid.recipe]") for k in _subtable(path, text, own, "recipe")
-        )
+        recipe = _subtable(path, text, own, "recipe", "[[grid]]")
+        yield from ((key, _RECIPE_KEYS, "[grid.recipe]") for key in recipe)
 
 
-def _subtable(path: Path, text: str, table: dict[str, Any], name: str) -> dict[str, Any]:
+def _subtable(
+    path: Path, text: str, table: dict[str, Any], name: str, where: str
+) -> dict[str, Any]:
     value = table.get(name, {})
     if not isinstance(value, dict):
-        msg = f"{path.name}, line {_line_of(text, name)}: {name!r} must be a table, [{name}]."
+        line = _line_of(text, name, where)
+        msg = f"{path.name}, line {line}: {name!r} in {where} must be a table."
         raise ProfileError(msg)
     return value
 
@@ -141,18 +145,37 @@ def _typed(path: Path, table: dict[str, Any], key: str, *, default: Any) -> Any:
     return value
 
 
-def _listed(own: dict[str, Any]) -> dict[str, Any]:
+def _listed(path: Path, own: dict[str, Any]) -> dict[str, Any]:
     """Return the grid with every axis as a list; one value may stand without brackets."""
-    return {
-        key: value if key == "recipe" or isinstance(value, list) else [value]
-        for key, value in own.items()
-    }
+    if "architecture" not in own:
+        msg = f"{path.name}: every [[grid]] needs an architecture."
+        raise ProfileError(msg)
+    listed = {}
+    for key, value in own.items():
+        listed[key] = value if key == "recipe" or isinstance(value, list) else [value]
+        if any(isinstance(inner, list | dict) for inner in listed[key]):
+            msg = f"{path.name}: {key} = {value!r} must be one value, or a list of them."
+            raise ProfileError(msg)
+    return listed
 
 
-def _line_of(text: str, key: str) -> int:
-    """Return the number of the first line that sets `key` or opens the table of that name."""
-    pattern = re.compile(rf"^\s*(\[+.*\b)?[\"']?{re.escape(key)}[\"']?\s*(=|\]|\.)")
-    for number, line in enumerate(text.splitlines(), 1):
-        if pattern.match(line):
+def _line_of(text: str, key: str, where: str = "a profile") -> int:
+    """Return the number of the line that sets `key` in the table `where`, or opens a table so named.
+
+    The parser tells no lines, so they are looked for; 1 where the key is written in a rare way.
+    """
+    table = where.strip("[]") if where.startswith("[") else ""
+    path = f"{table}.{key}" if table else key
+    name = f"[\"']?{re.escape(key)}[\"']?\\s*[=.]"
+    plain = re.compile(rf"\s*{name}")
+    inline = re.compile(rf"\s*{table.rpartition('.')[2]}\s*(=.*[{{,]|\.)\s*{name}")
+    current = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.match(r"\s*\[+([^]]*)\]", line)
+        if header:
+            current = re.sub(r"[\s\"']", "", header[1])
+            if current == path or current.startswith(f"{path}."):
+                return number
+        elif (current == table and plain.match(line)) or (table and inline.match(line)):
             return number
     return 1

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.sweep.process import die_with_parent, run_request
+from cnnbench.sweep.process import die_with_parent, outlive_parent, run_request
 
 if TYPE_CHECKING:
     from cnnbench.sweep.process import Serve
@@ -51,6 +51,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until the parent closes the connection or dies."""
+        # From here on a closed connection tells, and leaves time to end what the workers started.
+        outlive_parent()
         self._send(ready=True)
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)

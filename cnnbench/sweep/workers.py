@@ -128,7 +128,7 @@ class _Isolated(Launcher):
                 started_at = time.time()
                 self._start(theirs, stderr)
             talk = _Talk(ours, on_progress)
-            with contextlib.suppress(BrokenPipeError):  # it died at once: its status will tell
+            with contextlib.suppress(ConnectionError):  # it died at once: its status will tell
                 ours.sendall(encode(request))
             ours.setblocking(False)  # noqa: FBT003
             timed_out = not self._listen(talk, timeout_seconds)

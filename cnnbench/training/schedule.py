@@ -71,7 +71,10 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """Up to the full rate and down again within one run (Smith 2018, arXiv:1708.07120)."""
+    """Up to the full rate and down again within one run (Smith 2018, arXiv:1708.07120).
+
+    The momentum stays as it is: it would be a second factor, and a CUDA graph would not see it change.
+    """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, *, num_epochs: int, num_steps: int
@@ -80,7 +83,7 @@ class OneCycle(Schedule):
         super().__init__(optimizer, num_epochs=num_epochs, num_steps=num_steps)
         peak = float(optimizer.param_groups[0]["lr"])
         self._scheduler = lr_scheduler.OneCycleLR(
-            optimizer, max_lr=peak, total_steps=num_epochs * num_steps + 1
+            optimizer, max_lr=peak, total_steps=num_epochs * num_steps + 1, cycle_momentum=False
         )
 
     def after_step(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
     from cnnbench.precision import Precision
@@ -95,11 +98,28 @@ class TrainingStep:
         return self.scaler.get_scale() if self.scaler.is_enabled() else None
 
 
+@contextmanager
+def undone(step: TrainingStep) -> Iterator[None]:
+    """Undo at the end what a fresh `step` trained inside the context, in the same memory."""
+    tensors = [*step.model.parameters(), *step.model.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
+    scaler_before = step.scaler.state_dict()
+    yield
+    with torch.no_grad():
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+        for state in step.optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, torch.Tensor):
+                    value.zero_()  # as Adam begins; a zero momentum does what none does
+    step.scaler.load_state_dict(scaler_before)
+
+
 class GraphedStep(TrainingStep):
     """The whole step as one CUDA graph, replayed on static inputs.
 
     Capturing needs an optimizer made with `capturable=True`, and side-stream warm-up steps before it
-    (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). These train on the first batch.
+    (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). What these train is undone.
     """
 
     NUM_WARMUP_STEPS = 3
@@ -125,12 +145,12 @@ class GraphedStep(TrainingStep):
     def _capture(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self._images, self._labels = images.clone(), labels.clone()
         stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(self.NUM_WARMUP_STEPS):
-                super()._compute(self._images, self._labels)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.num_attempts += self.NUM_WARMUP_STEPS
+        with undone(self), torch.random.fork_rng([images.device]):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(self.NUM_WARMUP_STEPS):
+                    super()._compute(self._images, self._labels)
+            torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._loss, self._logits = super()._compute(self._images, self._labels)

@@ -1,0 +1,412 @@
+"""Workers: what they see, how they end, and that none is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cnnbench.cell import Cell, Timing
+from cnnbench.errors import ArchitectureError, UnknownNameError, WorkerError
+from cnnbench.job import CellJob, Preflight, Request
+from cnnbench.sweep import server
+from cnnbench.sweep.plan import make_plan
+from cnnbench.sweep.run import Observer, check, look, run_cells
+from cnnbench.sweep.workers import ISOLATIONS, Forkserver, launcher, worker_variables
+from processes import descendants, is_running, wait_for, wait_until_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cnnbench.job import Progress, Ready
+    from cnnbench.record import Record
+    from cnnbench.sweep.workers import Launcher, Outcome
+
+TIMING = Timing(
+    window_seconds=0.001, min_windows=2, max_windows=2, limit_seconds=1, warmup_steps=1
+)
+MODELS = '''
+import json, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+from torch import nn
+
+def net(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+
+def tells(num_classes):
+    told = {"env": dict(os.environ), "pid": os.getpid(), "ppid": os.getppid(),
+            "group": os.getpgid(0), "session": os.getsid(0), "cwd": os.getcwd(),
+            "threads": len(os.listdir("/proc/self/task")),
+            "sigterm": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
+            "stdin": os.readlink("/proc/self/fd/0")}
+    Path("told.json").write_text(json.dumps(told))
+    return net(num_classes)
+
+def speaks(num_classes):
+    print("said on stdout")
+    print("x" * 20000 + "said on stderr", file=sys.stderr)
+    return net(num_classes)
+
+def dies(num_classes, number):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+def leaves(num_classes):
+    os._exit(3)
+
+def has_child(num_classes, hangs=False, deaf=False):
+    if deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "1000"])
+    Path("pids.json").write_text(json.dumps([os.getpid(), child.pid]))
+    if hangs:
+        time.sleep(1000)
+    return net(num_classes)
+
+def raises(num_classes):
+    raise KeyError("no such layer")
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shop:
+    """A launcher with what the preflight found, in a folder of models that misbehave."""
+
+    workers: Launcher
+    ready: Ready
+    folder: Path
+
+    def run(self, model: str, *, timeout_seconds: float | None = None) -> Record:
+        """Run one cell of `model` to its end."""
+        architecture = f"models_for_workers:{model}"
+        job = self.job(architecture)
+        records: list[Record] = []
+        ready = self.ready.__class__(
+            environment=self.ready.environment,
+            dataset=self.ready.dataset,
+            model_digests={architecture: ""},
+        )
+        run_cells(
+            self.workers,
+            make_plan("test", [job.cell], ready),
+            [job.cell],
+            ready,
+            device="cpu",
+            timeout_seconds=timeout_seconds,
+            observer=Observer(),
+            keep=records.append,
+        )
+        return records[0]
+
+    def job(self, architecture: str) -> CellJob:
+        cell = Cell(architecture=architecture, dataset="synthetic(num_images=64)", timing=TIMING)
+        ready = self.ready.__class__(
+            environment=self.ready.environment,
+            dataset=self.ready.dataset,
+            model_digests={architecture: ""},
+        )
+        plan = make_plan("test", [cell], ready)
+        return CellJob(
+            cell=plan.cells[0],
+            dataset=ready.dataset,
+            device="cpu",
+            sweep_id=plan.sweep_id,
+            environment_hash=plan.environment_hash(plan.cells[0]),
+        )
+
+    def told(self, name: str = "told.json") -> Any:
+        return json.loads((self.folder / name).read_text())
+
+
+def preflight(folder: Path, *models: str) -> Preflight:
+    return Preflight(
+        device="cpu",
+        dataset="synthetic(num_images=64)",
+        data_dir=str(folder),
+        cache_dir=str(folder),
+        download=False,
+        image_size=8,
+        models=tuple((model, "none") for model in models),
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Work in a folder with `models_for_workers.py`, with a secret in the environment."""
+    folder = tmp_path_factory.mktemp("workers")
+    (folder / "models_for_workers.py").write_text(MODELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", "a secret")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shop(models: Path) -> Iterator[Shop]:
+    before = descendants(os.getpid())
+    with launcher("forkserver") as workers:
+        yield Shop(workers=workers, ready=check(workers, preflight(models)), folder=models)
+        started = descendants(os.getpid()) - before
+        assert started
+    wait_until_ended(started)
+
+
+def test_a_cell_is_measured_in_a_forked_worker(shop: Shop) -> None:
+    record = shop.run("net")
+    assert (record.status, record.error) == ("completed", None)
+    assert record.profile is not None
+    assert record.start_seconds is not None
+    assert 0 <= record.start_seconds < record.finished_at - record.started_at + 60
+
+
+def test_a_worker_sees_no_secret_and_is_a_group_of_its_own(shop: Shop) -> None:
+    assert shop.run("tells").status == "completed"
+    told = shop.told()
+    assert "a secret" not in told["env"].values()
+    assert told["env"]["OMP_NUM_THREADS"] == "1"
+    assert told["env"]["HOME"] == os.environ["HOME"]
+    assert told["group"] == told["pid"]
+    assert told["session"] == told["ppid"] != os.getsid(0)
+    assert told["ppid"] in descendants(os.getpid())
+    assert (told["cwd"], told["stdin"]) == (str(shop.folder), "/dev/null")
+    assert told["sigterm"]
+    assert not is_running(told["pid"])
+
+
+def test_what_a_worker_prints_is_kept_and_does_not_reach_our_streams(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = shop.run("speaks")
+    assert record.status == "completed"
+    assert "said on stderr\n" in record.stderr_tail
+    assert len(record.stderr_tail) <= 8192
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_worker_that_is_killed_is_a_failed_cell_that_names_the_signal(
+    shop: Shop, number: signal.Signals
+) -> None:
+    record = shop.run(f"dies(number={number.value})")
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.startswith(f"the worker was killed by {number.name}")
+    assert ("memory may have run out" in record.error) == (number == signal.SIGKILL)
+    assert shop.run("net").status == "completed"
+
+
+def test_a_worker_that_leaves_without_an_answer_is_a_failed_cell(shop: Shop) -> None:
+    record = shop.run("leaves")
+    assert (record.status, record.error) == (
+        "failed",
+        "the worker ended with status 3 and no answer",
+    )
+
+
+def test_what_a_worker_had_started_ends_with_it(shop: Shop) -> None:
+    assert shop.run("has_child").status == "completed"
+    wait_until_ended(shop.told("pids.json"))
+
+
+@pytest.mark.parametrize("model", ["has_child(hangs=True)", "has_child(hangs=True,deaf=True)"])
+def test_a_hanging_worker_is_ended_with_its_children_at_the_time_limit(
+    shop: Shop, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnbench.sweep.workers.TERM_GRACE_SECONDS", 0.5)
+    record = shop.run(model, timeout_seconds=2)
+    assert (record.status, record.error) == ("timeout", "took longer than 2 s")
+    wait_until_ended(shop.told("pids.json"))
+    assert shop.run("net", timeout_seconds=60).status == "completed"
+
+
+def test_a_factory_that_raises_in_a_cell_is_a_failed_cell(shop: Shop) -> None:
+    record = shop.run("raises")
+    assert record.status == "failed"
+    assert record.error == (
+        "cannot build 'models_for_workers:raises': KeyError: 'no such layer'"
+    )
+
+
+def test_what_the_preflight_finds_wrong_in_a_worker_is_raised_here(shop: Shop) -> None:
+    with pytest.raises(ArchitectureError, match="no such layer"):
+        check(shop.workers, preflight(shop.folder, "models_for_workers:raises"))
+    with pytest.raises(WorkerError, match="^the worker ended with status 3 and no answer") as error:
+        check(shop.workers, preflight(shop.folder, "models_for_workers:leaves"))
+    assert "\n" not in str(error.value)
+
+
+def test_progress_is_heard_while_a_cell_runs(shop: Shop) -> None:
+    heard: list[Progress] = []
+    request = Request(cell=shop.job("models_for_workers:net"))
+    outcome = shop.workers.run(request, on_progress=heard.append, timeout_seconds=None)
+    assert outcome.answer is not None
+    phases = [progress.phase for progress in heard]
+    assert phases[0] == "setting up"
+    assert "timing" in phases
+
+
+def test_an_interrupt_while_a_cell_runs_leaves_no_process(shop: Shop) -> None:
+    before = descendants(os.getpid())
+    (shop.folder / "pids.json").unlink(missing_ok=True)
+
+    def interrupt() -> None:
+        wait_for((shop.folder / "pids.json").exists, said="the cell")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt), launcher("forkserver") as workers:
+        thread.start()
+        request = Request(cell=shop.job("models_for_workers:has_child(hangs=True)"))
+        workers.run(request, on_progress=lambda _: None, timeout_seconds=None)
+    thread.join()
+    wait_until_ended([*(descendants(os.getpid()) - before), *shop.told("pids.json")])
+
+
+def test_a_server_that_dies_takes_its_workers_along_and_is_named(shop: Shop) -> None:
+    before = descendants(os.getpid())
+    (shop.folder / "pids.json").unlink(missing_ok=True)
+    with Forkserver() as workers:
+        workers.wait_until_ready()
+        (pid,) = descendants(os.getpid()) - before
+
+        def kill() -> None:
+            wait_for((shop.folder / "pids.json").exists, said="the cell")
+            os.kill(pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        request = Request(cell=shop.job("models_for_workers:has_child(hangs=True)"))
+        for _ in range(2):  # in the middle of a cell, and before the next
+            with pytest.raises(WorkerError, match="^the fork server was killed by SIGKILL"):
+                workers.run(request, on_progress=lambda _: None, timeout_seconds=None)
+        thread.join()
+        worker, child = shop.told("pids.json")
+        wait_until_ended([worker])
+        with suppress(ProcessLookupError):  # a grandchild outlives a server that is killed
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_server_that_is_not_ready_yet_can_be_closed_at_once() -> None:
+    before = descendants(os.getpid())
+    with Forkserver():
+        started = descendants(os.getpid()) - before
+        assert started
+    assert not any(map(is_running, started))
+
+
+def test_spawned_workers_behave_as_forked_ones_do(
+    shop: Shop, capfd: pytest.CaptureFixture[str]
+) -> None:
+    num_files = len(os.listdir("/proc/self/fd"))
+    with launcher("spawn") as workers:
+        spawning = Shop(workers=workers, ready=shop.ready, folder=shop.folder)
+        assert spawning.run("tells").status == "completed"
+        told = spawning.told()
+        assert "a secret" not in told["env"].values()
+        assert told["group"] == told["pid"]
+        assert told["ppid"] == os.getpid()
+        assert spawning.run("has_child").status == "completed"
+        wait_until_ended(spawning.told("pids.json"))
+        killed = spawning.run("dies(number=9)")
+        assert killed.error is not None
+        assert killed.error.startswith("the worker was killed by SIGKILL")
+        assert len(os.listdir("/proc/self/fd")) == num_files
+        (shop.folder / "pids.json").unlink()
+        assert spawning.run("has_child(hangs=True)", timeout_seconds=20).status == "timeout"
+        wait_until_ended(spawning.told("pids.json"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_inline_runs_in_this_very_process(shop: Shop) -> None:
+    with launcher("inline") as workers:
+        assert look(workers, "cpu").device == shop.ready.environment.device
+        inline = Shop(workers=workers, ready=shop.ready, folder=shop.folder)
+        assert inline.run("tells").status == "completed"
+        assert inline.told()["pid"] == os.getpid()
+
+
+def test_an_unknown_isolation_names_those_there_are() -> None:
+    with pytest.raises(UnknownNameError, match="'forkservre'. Did you mean 'forkserver'?"):
+        launcher("forkservre")
+    assert ISOLATIONS == ("forkserver", "spawn", "inline")
+
+
+def test_only_variables_on_the_list_reach_a_worker() -> None:
+    given = {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "HOME": "/home/me",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "MLFLOW_TRACKING_TOKEN": "secret",
+        "MLFLOW_TRACKING_URI": "http://me:secret@host",
+        "GITHUB_TOKEN": "secret",
+        "HF_TOKEN": "secret",
+        "LD_PRELOAD": "libsecret.so",
+        "PYTHONPATH": "elsewhere",
+    }
+    kept = worker_variables(given)
+    assert "secret" not in "".join(kept.values())
+    assert kept["CUDA_VISIBLE_DEVICES"] == "0"
+    assert kept["HOME"] == "/home/me"
+    # A worker finds the modules that this process finds.
+    assert kept["PYTHONPATH"].split(os.pathsep) == [path or os.getcwd() for path in sys.path]
+
+
+def test_a_server_with_a_second_thread_refuses_to_fork(tmp_path: Path) -> None:
+    (tmp_path / "threaded.py").write_text(
+        dedent(
+            """
+            import threading, time
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+            serve = None
+            """
+        )
+    )
+    start = "import cnnbench.sweep.server as s; s.WORKER = 'threaded'; s.PRELOADED = (); s.main()"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", start, str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            cwd=tmp_path,
+        )
+        theirs.close()
+        assert json.loads(ours.recv(4096)) == {"ready": True}
+        socket.send_fds(ours, [b'{"start": 1}'], [0, 0])
+        assert json.loads(ours.recv(4096)) == {
+            "refused": 1,
+            "reason": "the fork server has 2 threads",
+        }
+    assert process.wait(60) == 0
+
+
+def test_a_server_with_a_cuda_context_refuses_to_fork() -> None:
+    # No GPU here: a module stands in for torch, whose one answer is what matters.
+    script = """
+import sys, types
+from cnnbench.sweep import server
+torch = sys.modules["torch"] = types.ModuleType("torch")
+for answer in (False, True):
+    torch.cuda = types.SimpleNamespace(is_initialized=lambda: answer)
+    print(repr(server._unfit_to_fork()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["''", "'the fork server has a CUDA context'"]
+
+
+def test_the_server_is_the_module_that_workers_are_forked_from() -> None:
+    assert server.WORKER == "cnnbench.worker"
