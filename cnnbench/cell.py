@@ -68,6 +68,8 @@ class Recipe:
                 _check_count(name, getattr(self, name), low=1)
         if self.target_accuracy is not None:
             _check_range("target_accuracy", self.target_accuracy, above=0, high=1)
+        _make_floats(self, "learning_rate", "weight_decay", "dropout", "label_smoothing")
+        _make_floats(self, "target_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class Timing:
         _check_range("half_width", self.half_width, above=0, below=1)
         _check_range("limit_seconds", self.limit_seconds, above=0)
         _check_count("warmup_steps", self.warmup_steps, low=1)
+        _make_floats(self, "window_seconds", "half_width", "limit_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +238,14 @@ def plain_text(value: object) -> str:
     if isinstance(value, float):
         return format(Decimal(repr(value)), "f").removesuffix(".0") or "0"
     return str(value)
+
+
+def _make_floats(settings: Recipe | Timing, *names: str) -> None:
+    """Turn whole numbers into floats, as a worker reads them: the hash must be the same there."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None:
+            object.__setattr__(settings, name, float(value))
 
 
 def _check_choice(kind: str, value: object, choices: Sequence[str]) -> None:

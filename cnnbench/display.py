@@ -154,9 +154,9 @@ def record_line(record: Record) -> str:
         parts.append(f"{row['images_per_second']:,.0f} img/s")
     if row["peak_allocated_mib"] is not None:
         parts.append(f"{row['peak_allocated_mib']:,.0f} MiB")
-    if row["val_accuracy"] is not None:
+    if row["best_val_accuracy"] is not None:
         note = " (not meaningful)" if record.fit and record.fit.accuracy_note else ""
-        parts.append(f"{row['val_accuracy']:.1%} val{note}")
+        parts.append(f"{row['best_val_accuracy']:.1%} val{note}")
     if record.validity != "valid":
         parts.append(f"{record.validity}: {'; '.join(record.validity_reasons)}")
     if record.error:

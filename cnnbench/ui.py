@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.2
+_STDERR = 2
 
 
 def serve(
@@ -60,7 +61,10 @@ def serve(
 def _running(shown: Ui) -> Iterator[subprocess.Popen[bytes]]:
     """Run the server with all its workers, and end them all."""
     server = subprocess.Popen(
-        shown.command, env={**os.environ, **shown.environment}, start_new_session=True
+        shown.command,
+        env={**os.environ, **shown.environment},
+        stdout=_STDERR,  # the address alone is for a script to read
+        start_new_session=True,
     )
     try:
         yield server

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cnnbench.environment import DatasetInfo
 
 NUM_GPU_TESTS = pytest.StashKey[int]()
 
@@ -33,3 +37,14 @@ def pytest_terminal_summary(
     if num_gpu_tests:
         outcome = "run on CUDA" if has_cuda() else "skipped, for they need a CUDA device"
         terminalreporter.write_line(f"GPU tests: {num_gpu_tests} {outcome}")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
+    """Return the real digits, prepared for cells."""
+    from cnnbench.data.datasets import prepare  # noqa: PLC0415  # brings torch: as above
+
+    folder = tmp_path_factory.mktemp("digits")
+    return prepare(
+        "digits", data_dir=folder, cache_dir=folder / "cache", download=False, image_size=None
+    )

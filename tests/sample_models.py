@@ -1,4 +1,4 @@
-"""Small models of every kind, and one way to train any of them for two steps."""
+"""Small models of every kind, and one way to train any of them for a step or two."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """What two training steps made of a model."""
+    """What training made of a model."""
 
     model: nn.Module
     segments: list[Segment]
@@ -33,9 +33,9 @@ class Trained:
     gradients: dict[str, torch.Tensor]
 
 
-def build(architecture: str, image_size: int = 32) -> nn.Module:
-    """Return the model as a cell of seed 0 gets it."""
-    torch.manual_seed(0)
+def build(architecture: str, image_size: int = 32, *, seed: int = 0) -> nn.Module:
+    """Return the model as a cell of this seed gets it."""
+    torch.manual_seed(seed)
     return architectures.build(
         architecture, num_classes=NUM_CLASSES, image_size=image_size, weights="none"
     )
@@ -53,22 +53,23 @@ def backward(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> No
     functional.cross_entropy(model(images), labels).backward()
 
 
-def train_two_steps(
+def train(
     model: nn.Module,
     checkpointing: str = "none",
     *,
+    num_steps: int = 2,
     image_size: int = 32,
     batch_size: int = 4,
     seed: int = 0,
 ) -> Trained:
-    """Train `model` for two steps, its segments recomputed as `checkpointing` says."""
+    """Train `model` for some steps, its segments recomputed as `checkpointing` says."""
     example = torch.zeros(2, 3, image_size, image_size)
     segments, notes = apply_checkpointing(model, checkpointing, example)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.01)
     model.train()
     torch.manual_seed(seed)
-    for number in range(2):
+    for number in range(num_steps):
         optimizer.zero_grad()
         backward(model, *batch(number, batch_size, image_size))
         optimizer.step()

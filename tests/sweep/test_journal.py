@@ -71,7 +71,14 @@ def test_a_journal_torn_anywhere_in_its_last_line_keeps_every_record_before(
     write(path, [kept, torn])
     data = path.read_bytes()
     start = data.index(b"\n") + 1
-    for end in (start, start + 1, start + 2, (start + len(data)) // 2, len(data) - 2, len(data) - 1):
+    for end in (
+        start,
+        start + 1,
+        start + 2,
+        (start + len(data)) // 2,
+        len(data) - 2,
+        len(data) - 1,
+    ):
         path.write_bytes(data[:end])
         assert read_journal(path) == [kept]
         write(path, [new])

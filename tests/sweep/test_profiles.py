@@ -195,7 +195,9 @@ TOML_VALUES = st.recursive(
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3).map(lambda values: f"[{', '.join(values)}]"),
-        st.tuples(st.sampled_from([*AXES, "epochs", "x"]), inner).map(lambda kv: f"{{{kv[0]}={kv[1]}}}"),
+        st.tuples(st.sampled_from([*AXES, "epochs", "x"]), inner).map(
+            lambda kv: f"{{{kv[0]}={kv[1]}}}"
+        ),
     ),
     max_leaves=4,
 )
@@ -203,8 +205,10 @@ TOML_LINES = st.one_of(
     st.sampled_from(["[recipe]", "[timing]", "[[grid]]", "[grid.recipe]", "[grid]", "[x]"]),
     st.tuples(
         st.sampled_from(
-            [*AXES, *Recipe.__dataclass_fields__, *Timing.__dataclass_fields__]
-            + ["dataset", "download", "description", "recipe", "timing", "grid", "grid.recipe.x"]
+            [
+                *(*AXES, *Recipe.__dataclass_fields__, *Timing.__dataclass_fields__),
+                *("dataset", "download", "description", "recipe", "timing", "grid", "recipe.x"),
+            ]
         ),
         TOML_VALUES,
     ).map(lambda kv: f"{kv[0]} = {kv[1]}"),

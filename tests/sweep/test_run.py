@@ -52,6 +52,8 @@ class Scripted(Launcher):
 
 
 class Noting(Observer):
+    """Writes down what it hears."""
+
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
 
@@ -158,7 +160,7 @@ def test_each_record_is_kept_before_the_observer_hears_of_it() -> None:
 def test_what_the_preflight_refuses_is_raised_as_it_was() -> None:
     refusal = Refusal(error="DataError", message="cifar10 was not found")
     launcher = Scripted(outcome(answer=Answer(refusal=refusal)))
-    with pytest.raises(DataError, match="^cifar10 was not found$"):
+    with pytest.raises(DataError, match="cifar10 was not found"):
         check(launcher, PREFLIGHT)
 
 
@@ -180,13 +182,17 @@ def test_a_preflight_whose_worker_dies_says_how_and_its_last_line() -> None:
     launcher = Scripted(
         outcome(death="the worker was killed by SIGKILL", stderr_tail="one\nlast words\n")
     )
-    with pytest.raises(WorkerError, match="^the worker was killed by SIGKILL. last words$"):
+    with pytest.raises(WorkerError) as error:
         check(launcher, PREFLIGHT)
+    assert str(error.value) == "the worker was killed by SIGKILL. last words"
     assert launcher.requests[0][1] is None
 
 
 def test_an_answer_to_another_question_is_an_error() -> None:
     record = sample_record()
-    for ask in (lambda launcher: look(launcher, "cpu"), lambda launcher: check(launcher, PREFLIGHT)):
+    for ask in (
+        lambda launcher: look(launcher, "cpu"),
+        lambda launcher: check(launcher, PREFLIGHT),
+    ):
         with pytest.raises(WorkerError, match="something else"):
             ask(Scripted(outcome(answer=Answer(record=record))))
