@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 import sys
 import time
 import traceback
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 MAX_DATA_WAIT_FRACTION = 0.05
 MAX_NOISE = 0.10
 MAX_ERROR_CHARACTERS = 2000
-# What CUDA, cuBLAS, cuDNN and the CPU's allocator say.
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "DefaultCPUAllocator")
+# What CUDA, cuBLAS, cuDNN, the CPU's allocator and oneDNN say.
+OUT_OF_MEMORY = re.compile(
+    "out of memory|ALLOC_FAILED|ALLOCATION_FAILED|DefaultCPUAllocator"
+    "|could not (create|execute) a primitive$"
+)
 NOT_MEANINGFUL = "random frozen weights: the accuracy says nothing about transfer learning"
 
 
@@ -241,17 +245,20 @@ def _fit(bench: Bench, found: _Findings, report: Callable[[Progress], None]) -> 
     return replace(result, accuracy_note=NOT_MEANINGFUL if frozen_random else None)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Say whether `error` is a failed allocation, of CUDA, of a CUDA library or of the CPU."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in OUT_OF_MEMORY)
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Say whether `error` comes of a failed allocation: of CUDA, of a library or of the CPU."""
+    if error is None or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return error is not None
+    says_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
+    return bool(says_so) or _is_out_of_memory(error.__cause__)
 
 
 def _is_missing_compiler(error: Exception) -> bool:
-    """Say whether torch.compile found no compiler for this device."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton"})
+    """Say whether torch.compile found no compiler for this device; inductor wraps what says so."""
+    said = f"{type(error).__name__}: {error}"
+    return any(
+        name in said for name in ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ train_subset = 256
 window_seconds = 0.005
 min_windows = 3
 max_windows = 3
-limit_seconds = 1
+limit_seconds = 0.05
 warmup_steps = 1
 [[grid]]
 architecture = "simple_cnn(width=4)"

@@ -325,7 +325,7 @@ def test_a_place_without_a_sweep_is_refused(tmp_path: Path) -> None:
             cnnbench.load(place)
         with pytest.raises(StoreError, match="there is no sweep in"):
             latest_sweep(place)
-        with pytest.raises(StoreError, match="there are no records in|cannot read the journal"):
+        with pytest.raises(StoreError, match=r"there are no records in|cannot read the journal"):
             api.report(place)
 
 
@@ -334,7 +334,7 @@ def test_a_report_needs_a_sound_environment_file(tmp_path: Path, text: str | Non
     write_sweep(tmp_path, 0)
     if text is not None:
         (tmp_path / "environment.json").write_text(text)
-    with pytest.raises(StoreError, match="cannot read .*environment.json") as refusal:
+    with pytest.raises(StoreError, match=r"cannot read .*environment.json") as refusal:
         api.report(tmp_path)
     assert "\n" not in str(refusal.value)
 

@@ -33,9 +33,9 @@ def test_the_parameters_that_descriptions_name_are_the_defaults() -> None:
     listed = catalogue()["architectures"]
     for name in ARCHITECTURES:
         described = listed[name].rpartition("(")[2].removesuffix(")")
-        plain = sum(p.numel() for p in architectures.build(name, **SHAPE).parameters())
-        same = architectures.build(f"{name}({described})", **SHAPE)
-        assert sum(p.numel() for p in same.parameters()) == plain
+        assert num_parameters(f"{name}({described})") == num_parameters(name)
 
 
-SHAPE = {"num_classes": 10, "image_size": 32, "weights": "none"}
+def num_parameters(architecture: str) -> int:
+    model = architectures.build(architecture, num_classes=10, image_size=32, weights="none")
+    return sum(parameter.numel() for parameter in model.parameters())

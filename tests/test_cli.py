@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbench import api
-from cnnbench.cli import CommaSeparated
+from cnnbench.cli import CommaSeparated, main
 from cnnbench.errors import CnnbenchError
 from cnnbench.record import COLUMNS, METRIC_COLUMNS, PARAM_COLUMNS
 from cnnbench.tracking import open_store
@@ -145,8 +146,8 @@ def test_mlflow_finds_one_run_a_cell_equal_to_the_table_number_for_number(first:
         for name in PARAM_COLUMNS:
             assert same(run[f"params.{name}"], row[name]), name
         for name in METRIC_COLUMNS:
-            metric = run.get(f"metrics.{name}", float("nan"))
-            assert (metric != metric and not row[name]) or metric == float(row[name]), name  # noqa: PLR0124  # NaN
+            metric = run.get(f"metrics.{name}", math.nan)
+            assert math.isnan(metric) if not row[name] else metric == float(row[name]), name
         for name in ("sweep_id", "status", "validity", "device"):
             assert run[f"tags.{name}"] == row[name]
         assert run["metrics.train/loss"] > 0
@@ -400,10 +401,16 @@ def test_a_killed_run_leaves_no_process_and_is_gone_on_with(hanging: Path) -> No
 # What is refused.
 
 STATIC_REFUSALS = [
-    (["--architecture", "resnt"], "unknown architecture 'resnt'. Did you mean 'resnet'? There are:"),
+    (
+        ["--architecture", "resnt"],
+        "unknown architecture 'resnt'. Did you mean 'resnet'? There are:",
+    ),
     (["--architecture", "resnet(width"], "cannot read 'resnet(width'"),
     (["--architecture", "resnet(16)"], "cannot read 'resnet(16)'"),
-    (["--precision", "fp23"], "unknown precision 'fp23'. Did you mean 'fp32'? There are: fp32, tf32"),
+    (
+        ["--precision", "fp23"],
+        "unknown precision 'fp23'. Did you mean 'fp32'? There are: fp32, tf32",
+    ),
     (["--precision", "fp32,f16"], "unknown precision 'f16'. Did you mean 'fp16'?"),
     (["--checkpointing", "blocks"], "unknown checkpointing 'blocks'. Did you mean 'block'?"),
     (["--memory-format", "nhwc"], "unknown memory_format 'nhwc'."),
@@ -575,7 +582,10 @@ DYNAMIC_REFUSALS = [
     (["--results-dir", "/proc/none"], "/proc/none"),
     (["--tracking-uri", "http://127.0.0.1:9"], "cannot use the MLflow store http://127.0.0.1:9"),
     (["--tracking-uri", "ftp://somewhere"], "cannot use the MLflow store ftp://somewhere"),
-    (["--tracking-uri", "sqlite:////proc/none/x.db"], "cannot use the MLflow store sqlite:////proc"),
+    (
+        ["--tracking-uri", "sqlite:////proc/none/x.db"],
+        "cannot use the MLflow store sqlite:////proc",
+    ),
     (["--tracking-uri", "sqlite:///a_file/x.db"], "cannot use the MLflow store sqlite:///"),
 ]
 
@@ -655,8 +665,6 @@ def test_a_refusal_of_a_worker_process_reaches_the_user_as_one_line(bad_place: P
 def test_debug_shows_where_an_error_comes_from(place: Path) -> None:
     with as_a_process(place), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["cnnbench", "--debug", "run", "--precision", "fp23"])
-        from cnnbench.cli import main  # noqa: PLC0415  # as `command` does
-
         with pytest.raises(CnnbenchError, match="fp23"):
             main()
 
@@ -710,7 +718,9 @@ def test_every_command_and_option_has_a_help_text(
 
 
 def test_commas_in_brackets_separate_nothing() -> None:
-    values = CommaSeparated().convert("resnet(width=16,depth=2), simple_cnn,,a:b((1,2),3)", None, None)
+    values = CommaSeparated().convert(
+        "resnet(width=16,depth=2), simple_cnn,,a:b((1,2),3)", None, None
+    )
     assert values == ["resnet(width=16,depth=2)", "simple_cnn", "a:b((1,2),3)"]
     assert CommaSeparated(int).convert("64, 128,", None, None) == [64, 128]
     assert CommaSeparated().convert("", None, None) == []

@@ -51,7 +51,9 @@ def test_what_can_change_a_number_changes_the_hash(name: str) -> None:
 
 
 def test_what_changes_no_number_does_not_change_the_hash() -> None:
-    assert sample_environment(**IRRELEVANT).hash_with("data") == sample_environment().hash_with("data")
+    assert sample_environment(**IRRELEVANT).hash_with("data") == sample_environment().hash_with(
+        "data"
+    )
 
 
 def test_the_hash_covers_data_and_model_each_in_its_place() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cnnbench import errors
-from cnnbench.errors import CnnbenchError, UnknownNameError, UnsupportedError, WorkerError, lookup, miss
+from cnnbench.errors import (
+    CnnbenchError,
+    UnknownNameError,
+    UnsupportedError,
+    WorkerError,
+    lookup,
+    miss,
+)
 
 CHOICES = {"simple_cnn": 1, "resnet": 2, "mbconv_net": 3}
 

@@ -46,7 +46,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     log.finish([sample_record()])
     store.close()
     browser = folder / "browser"
-    browser.write_text(f"#!/bin/sh\necho \"$1\" > {folder}/opened\n")
+    browser.write_text(f'#!/bin/sh\necho "$1" > {folder}/opened\n')
     browser.chmod(0o755)
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
