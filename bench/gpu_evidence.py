@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cnnbench import api
+from cnnbench import results
 from cnnbench.errors import StoreError
+from cnnbench.options import DATA_DIR
 from cnnbench.report.tables import markdown_table
 from cnnbench.sweep.run import look
 from cnnbench.sweep.workers import launcher
@@ -76,7 +77,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--stage", action="append", choices=STAGES, help="default: all, in order")
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for a stage")
     parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--data-dir", type=Path, default=Path(api.DATA_DIR).expanduser())
+    parser.add_argument("--data-dir", type=Path, default=Path(DATA_DIR).expanduser())
     parser.add_argument("--archive", type=Path, default=Path("build/gpu-evidence.tar.gz"))
     parser.add_argument("--resume", type=Path, help="an earlier archive")
     return parser.parse_args()
@@ -104,8 +105,8 @@ def _sweep(environment: Environment, folder: Path, arguments: argparse.Namespace
     status, text = _run(command, arguments.limit)
     (folder / "sweep.txt").write_text(text, encoding="utf-8")
     with contextlib.suppress(StoreError):  # interrupted before the first cell
-        sweep = api.latest_sweep(RESULTS)
-        api.report(sweep)
+        sweep = results.latest_sweep(RESULTS)
+        results.write_report(sweep)
         _keep(sweep, folder)
     return status in {0, 128 + signal.SIGINT}
 
@@ -116,7 +117,7 @@ def _keep(sweep: Path, folder: Path) -> None:
         shutil.copy(sweep / name, folder / name)
     for figure in sorted((sweep / "report").glob("*.png")):
         shutil.copy(figure, folder / figure.name)
-    (folder / "comparison.md").write_text(markdown_table(api.load(sweep)), encoding="utf-8")
+    (folder / "comparison.md").write_text(markdown_table(results.load(sweep)), encoding="utf-8")
 
 
 def _harness(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:

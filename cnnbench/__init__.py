@@ -6,17 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cnnbench.api import Records, build, load, run
+    from cnnbench.api import build, run
     from cnnbench.record import Record
+    from cnnbench.results import Records, load
 
 __version__ = "0.1.0"
 __all__ = ["Record", "Records", "__version__", "build", "load", "run"]
 
 _HOMES = {
     "Record": "cnnbench.record",
-    "Records": "cnnbench.api",
+    "Records": "cnnbench.results",
     "build": "cnnbench.api",
-    "load": "cnnbench.api",
+    "load": "cnnbench.results",
     "run": "cnnbench.api",
 }
 

@@ -20,9 +20,9 @@ from cnnbench.errors import CnnbenchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cnnbench.api import Records
     from cnnbench.cell import Cell
     from cnnbench.record import Record
+    from cnnbench.results import Records
     from cnnbench.sweep.run import Observer
 
 EXIT_CELL_FAILED = 1
@@ -218,7 +218,7 @@ def run(
 def report(sweep: str | None, *, debug: bool) -> None:
     """Write the report of SWEEP, a folder of the results (default: the latest), anew."""
     del debug
-    click.echo(import_module("cnnbench.api").report(sweep))
+    click.echo(import_module("cnnbench.results").write_report(sweep))
 
 
 @cli.command("list")
@@ -292,7 +292,7 @@ def _dry_run(cells: Sequence[Cell], results_dir: str, *, as_json: bool) -> None:
     for cell in cells:
         click.echo(cell.name)
     try:
-        past: Sequence[Record] = import_module("cnnbench.api").load(results_dir)
+        past: Sequence[Record] = import_module("cnnbench.results").load(results_dir)
     except CnnbenchError:
         past = ()
     click.echo(import_module("cnnbench.sweep.cost").describe(cells, past))

@@ -135,6 +135,17 @@ def open_store(uri: str | None, results_dir: Path, *, create: bool = True) -> Tr
         return Tracker(uri=uri, client=client, artifacts=artifacts, engine=store.engine)
 
 
+def check_store(uri: str | None, results_dir: Path) -> None:
+    """Refuse a store that `open_store` would refuse, writing nothing; a SQLite file may be missing.
+
+    Raises:
+        StoreError: saying what is wrong with it.
+    """
+    path = _sqlite_path(uri or _sqlite_uri(results_dir.absolute() / "mlflow.db"))
+    if path is None or path.exists():
+        open_store(uri, results_dir, create=False).close()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tracker:
     """An open store. Made by `open_store`; nothing runs in the background.

@@ -15,7 +15,6 @@ import torch
 
 import cnnbench
 from cnnbench import api, tracking
-from cnnbench.api import Options, Records, command_line, latest_sweep
 from cnnbench.cell import AXES, Recipe
 from cnnbench.cli import run as run_command
 from cnnbench.errors import (
@@ -24,7 +23,9 @@ from cnnbench.errors import (
     StoreError,
     UnknownNameError,
 )
+from cnnbench.options import Options, command_line
 from cnnbench.record import COLUMNS
+from cnnbench.results import Records, latest_sweep, write_report
 from cnnbench.sweep.journal import NAME, Journal
 from cnnbench.sweep.run import Observer
 from command import TINY_PROFILE, as_a_process, environment, listing
@@ -326,7 +327,7 @@ def test_a_place_without_a_sweep_is_refused(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="there is no sweep in"):
             latest_sweep(place)
         with pytest.raises(StoreError, match=r"there are no records in|cannot read the journal"):
-            api.report(place)
+            write_report(place)
 
 
 @pytest.mark.parametrize("text", [None, "not json", "[]", '{"device": 5}', '{"dataset": {}}'])
@@ -335,7 +336,7 @@ def test_a_report_needs_a_sound_environment_file(tmp_path: Path, text: str | Non
     if text is not None:
         (tmp_path / "environment.json").write_text(text)
     with pytest.raises(StoreError, match=r"cannot read .*environment.json") as refusal:
-        api.report(tmp_path)
+        write_report(tmp_path)
     assert "\n" not in str(refusal.value)
 
 

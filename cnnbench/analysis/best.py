@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cnnbench.record import Record
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cnnbench.record import Record
 
 
 DEFAULT = {

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.analysis.best import images_per_second, is_measured, ratio_of_peaks
-from cnnbench.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cnnbench.record import Record
 
 
 BASELINES = {"precision": "fp32", "checkpointing": "none"}

@@ -40,7 +40,7 @@ def training_flops_per_image(model: nn.Module, *, image_size: int) -> float:
         loss = functional.cross_entropy(bare(images), labels)
         if loss.requires_grad:
             loss.backward()
-    return counter.get_total_flops() / NUM_IMAGES
+    return float(counter.get_total_flops()) / NUM_IMAGES
 
 
 def _convolution_backward(*shapes: Any, **_: Any) -> int:
@@ -53,5 +53,5 @@ def _convolution_backward(*shapes: Any, **_: Any) -> int:
     transposed, output_mask = shapes[7], shapes[10]
     # A transposed convolution's weight has its input channels first, and meets each input position.
     positions = shapes[1] if transposed else grad_output
-    per_gradient = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight)
-    return per_gradient * sum(bool(wanted) for wanted in output_mask[:2])
+    per_gradient: int = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight)
+    return per_gradient * sum(map(bool, output_mask[:2]))

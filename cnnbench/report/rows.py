@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.analysis.best import Best, best_settings
 from cnnbench.cell import CHECKPOINTINGS, PRECISIONS
-from cnnbench.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cnnbench.cell import Cell
+    from cnnbench.record import Record
 
 EMPTY = "-"
 NOT_MEANINGFUL = "n/m"

@@ -139,6 +139,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Work in a folder with `models_for_workers.py`, with a secret in the environment."""
     folder = tmp_path_factory.mktemp("workers")
     (folder / "models_for_workers.py").write_text(MODELS)
+    # A user's file called like a module of Python's: no worker may take it for that one.
+    (folder / "selectors.py").write_text("raise RuntimeError('the wrong selectors')\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_PASSWORD", "a secret")

@@ -1,0 +1,112 @@
+"""What sweeps have left behind: their records, read back from the journals, and their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+from cnnbench.environment import DatasetInfo, Environment
+from cnnbench.errors import StoreError
+from cnnbench.sweep.journal import NAME as JOURNAL
+from cnnbench.sweep.journal import read_journal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cnnbench.record import Record
+
+ENVIRONMENT = "environment.json"
+RESULTS_DIR = "results/local"
+
+
+class Records(Sequence["Record"]):
+    """The records of one or more sweeps, in the order in which their cells ended."""
+
+    def __init__(self, records: Sequence[Record], folder: Path | None = None) -> None:
+        """Hold `records`; `folder` is where their tables and report lie."""
+        self._records = tuple(records)
+        self.folder = folder
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        """Return one record, or several."""
+        return self._records[index]
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        """Say how many there are, and where."""
+        return f"<{len(self)} records{f' in {self.folder}' if self.folder else ''}>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table of `cells.csv` as a pandas DataFrame, one row a cell."""
+        frame: pd.DataFrame = import_module("cnnbench.analysis.frame").to_frame(self)
+        return frame
+
+
+def load(path: str | Path = RESULTS_DIR) -> Records:
+    """Return the records of one sweep's folder, or of every sweep in a results folder.
+
+    Raises:
+        StoreError: there is no sweep in `path`, or a journal is damaged.
+    """
+    folder = Path(path)
+    if (folder / JOURNAL).exists():
+        return Records(read_journal(folder / JOURNAL), folder)
+    journals = sorted(folder.glob(f"*/{JOURNAL}"))
+    if not journals:
+        msg = f"there is no sweep in {folder}: no {JOURNAL} in it or in a folder of it."
+        raise StoreError(msg)
+    return Records([record for path in journals for record in read_journal(path)], folder)
+
+
+def latest_sweep(results_dir: str | Path) -> Path:
+    """Return the folder of the sweep in `results_dir` whose journal was written last.
+
+    Raises:
+        StoreError: there is none.
+    """
+    journals = list(Path(results_dir).glob(f"*/{JOURNAL}"))
+    if not journals:
+        msg = f"there is no sweep in {results_dir}: run one first."
+        raise StoreError(msg)
+    return max(journals, key=lambda path: path.stat().st_mtime).parent
+
+
+def write_report(path: str | Path | None = None) -> Path:
+    """Write tables, figures and the page of one sweep anew and return the page's path.
+
+    Args:
+        path: the sweep's folder; by default the one of `results/local` that was written last.
+
+    Raises:
+        StoreError: there is no sweep, or its files are damaged.
+    """
+    folder = latest_sweep(RESULTS_DIR) if path is None else Path(path)
+    records = Records(read_journal(folder / JOURNAL), folder)
+    if not records:
+        msg = f"there are no records in {folder / JOURNAL}: nothing to report."
+        raise StoreError(msg)
+    import_module("cnnbench.analysis.frame").write_tables(records, folder)
+    surroundings = folder / ENVIRONMENT
+    try:
+        table = msgspec.json.decode(surroundings.read_bytes(), type=dict[str, Any])
+        environment = msgspec.convert(table, Environment)
+        dataset = msgspec.convert(table["dataset"], DatasetInfo)
+        command, profile = str(table["command"]), str(table["profile"])
+    except (OSError, msgspec.DecodeError, KeyError) as error:
+        msg = f"cannot read {surroundings}: {error}"
+        raise StoreError(msg) from error
+    page: Path = import_module("cnnbench.report.page").write_report(
+        records, environment, dataset, folder, command, profile=profile
+    )
+    return page

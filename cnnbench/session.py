@@ -1,0 +1,208 @@
+"""One call of `cnnbench run`: checks everything, runs what is missing, writes what came of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cnnbench import architectures, data
+from cnnbench.analysis.replacing import replacing
+from cnnbench.errors import CnnbenchError, StoreError
+from cnnbench.job import Preflight
+from cnnbench.logbook import logbook
+from cnnbench.options import AUTO, command_line, sort_settings
+from cnnbench.results import ENVIRONMENT, Records, write_report
+from cnnbench.sweep.journal import NAME as JOURNAL
+from cnnbench.sweep.journal import Journal, read_journal
+from cnnbench.sweep.plan import make_plan
+from cnnbench.sweep.profiles import load_profile
+from cnnbench.sweep.run import Observer, check, look, run_cells
+from cnnbench.sweep.workers import Launcher, launcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cnnbench.cell import Cell
+    from cnnbench.environment import Environment
+    from cnnbench.job import Ready
+    from cnnbench.record import Record
+    from cnnbench.sweep.plan import Plan
+
+PREPARED = "prepared"
+
+
+class Session:
+    """A sweep as one user asked for it, from the first check to the report."""
+
+    def __init__(self, profile: str, settings: dict[str, Any], observer: Observer) -> None:
+        """Check everything that can be checked without starting a process.
+
+        Raises:
+            CnnbenchError: naming what is wrong.
+        """
+        self.options, self.axes, self.recipe = sort_settings(settings)
+        self.command = command_line(profile, settings)
+        self.observer = observer
+        self.results_dir = _absolute(self.options.results_dir)
+        uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.logbook = logbook(uri, self.results_dir, observer)
+        # Which profile `auto` becomes only a worker can tell; each must stand what was asked.
+        self._profile = load_profile("quick" if profile == AUTO else profile)
+        self._is_auto = profile == AUTO
+        for cell in self.cells():
+            architectures.check_name(cell.architecture)
+        data.check_name(self.options.dataset or self._profile.dataset)
+        _check_writable(self.results_dir)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells as asked for, not yet resolved against the data set."""
+        profile = self._profile
+        if self.options.dataset:
+            profile = replace(profile, dataset=self.options.dataset)
+        return profile.cells(axes=self.axes, recipe=self.recipe)
+
+    def choose_profile(self, workers: Launcher) -> Environment:
+        """Let the machine decide on the profile where the user did not."""
+        environment = look(workers, self.options.device)
+        if self._is_auto and environment.device_type == "cuda":
+            self._profile = load_profile("gpu")
+        self._is_auto = False
+        return environment
+
+    def run(self) -> Records:
+        """Run what has no result yet and return all records of the sweep.
+
+        Raises:
+            CnnbenchError: what is wrong was found before the first cell, and nothing was written.
+        """
+        with launcher(self.options.isolation) as workers, closing(self.logbook):
+            self.observer.on_phase("starting the workers")
+            # While they import torch, on the other core: what this process will need.
+            import_module("cnnbench.analysis.frame")
+            self.logbook.check()
+            with _nothing_left_behind(self.results_dir / PREPARED):
+                plan, ready = self._plan(workers)
+                self.observer.on_phase("opening the tracking store")
+                self.logbook.open(plan.sweep_id, self._profile.name, ready)
+            folder = self.results_dir / plan.sweep_id
+            with Journal(folder / JOURNAL) as journal:
+                return self._run(workers, plan, ready, journal, folder)
+
+    def _plan(self, workers: Launcher) -> tuple[Plan, Ready]:
+        environment = self.choose_profile(workers)
+        self.observer.on_phase("checking data, models and weights")
+        cells = self.cells()
+        download = self.options.download
+        job = Preflight(
+            device=_device_of(environment),
+            dataset=cells[0].dataset,
+            data_dir=str(_absolute(self.options.data_dir)),
+            cache_dir=str(self.results_dir / PREPARED),
+            download=self._profile.download if download is None else download,
+            image_size=cells[0].recipe.image_size,
+            models=tuple(dict.fromkeys((c.architecture, c.recipe.weights) for c in cells)),
+        )
+        ready = check(workers, job)
+        return make_plan(self._profile.name, cells, ready), ready
+
+    def _run(
+        self, workers: Launcher, plan: Plan, ready: Ready, journal: Journal, folder: Path
+    ) -> Records:
+        done = {record.cell_hash: record for record in read_journal(folder / JOURNAL)}
+        with replacing(folder / ENVIRONMENT) as path:
+            path.write_bytes(_pretty(self._surroundings(ready)))
+        num_logged = self.logbook.catch_up(list(done.values()))
+        for note in ready.notes:
+            self.observer.on_warning(note)
+        stand = [] if self.options.fresh else list(done.values())
+        missing = plan.missing(stand, retry_failed=self.options.retry_failed)
+        self.observer.on_plan(plan, missing)
+
+        def keep(record: Record) -> None:
+            journal.append(record)
+            done[record.cell_hash] = record
+            self.logbook.log(record)
+
+        try:
+            run_cells(
+                workers,
+                plan,
+                missing,
+                ready,
+                device=_device_of(ready.environment),
+                timeout_seconds=self.options.cell_timeout,
+                observer=self.observer,
+                keep=keep,
+            )
+        finally:
+            records = Records(list(done.values()), folder)
+            if records:
+                import_module("cnnbench.analysis.frame").write_tables(records, folder)
+        if missing or num_logged or not (folder / "report" / "index.html").exists():
+            self.observer.on_phase("writing the report")
+            self.logbook.finish(records, write_report(folder))
+        return records
+
+    def _surroundings(self, ready: Ready) -> dict[str, Any]:
+        """Return what `environment.json` says; the data set without its path on this machine."""
+        return {
+            **asdict(ready.environment),
+            "dataset": asdict(replace(ready.dataset, path="")),
+            "model_digests": ready.model_digests,
+            "profile": self._profile.name,
+            "command": self.command,
+        }
+
+
+def _absolute(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        msg = f"there is no folder {str(path)!r}: {error}"
+        raise StoreError(msg) from error
+
+
+@contextmanager
+def _nothing_left_behind(folder: Path) -> Iterator[None]:
+    """Take away what was put into `folder` when what follows is refused."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    before = set(folder.glob("*"))
+    try:
+        yield
+    except CnnbenchError:
+        for path in set(folder.glob("*")) - before:
+            path.unlink(missing_ok=True)
+        for path in made:
+            with suppress(OSError):  # another sweep may have put something there
+                path.rmdir()
+        raise
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a results folder that cannot be written, without making it."""
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:
+        msg = f"cannot write {folder}: {error.strerror}. Choose another --results-dir."
+        raise StoreError(msg) from error
+    if not existing.is_dir():
+        msg = f"{existing} is a file: choose another --results-dir."
+        raise StoreError(msg)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        msg = f"cannot write in {existing}: choose another --results-dir."
+        raise StoreError(msg)
+
+
+def _device_of(environment: Environment) -> str:
+    index = environment.device_index
+    return environment.device_type if index is None else f"{environment.device_type}:{index}"
+
+
+def _pretty(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,0 +1,411 @@
+"""One cell in, one record out, whatever happens in between."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import torch
+
+from cnnbench import precision as modes
+from cnnbench.architectures.resnet import ResNet
+from cnnbench.checkpointing import FROZEN_NOTE
+from cnnbench.execute import NOT_MEANINGFUL, _suspicions, execute
+from cnnbench.job import CellJob, Progress
+from cnnbench.precision import Precision
+from cnnbench.record import Memory, Profile, Record, Window
+from sample_jobs import BRIEF, TINY_CNN, UNTIMED, job, tiny_cell, tiny_recipe
+
+if TYPE_CHECKING:
+    from cnnbench.cell import Cell
+    from cnnbench.environment import DatasetInfo
+
+RESNET = "resnet(width=4,depth=1)"
+TRAINS = tiny_recipe(epochs=2, learning_rate=0.01, target_accuracy=0.05)
+
+
+def run(cell: Cell, digits: DatasetInfo) -> Record:
+    return execute(job(cell, digits), lambda _: None)
+
+
+def curves(record: Record) -> list[tuple[float, ...]]:
+    assert record.fit is not None
+    return [astuple(replace(e, train_seconds=0, val_seconds=0)) for e in record.fit.epochs]
+
+
+def test_a_cell_is_profiled_and_trained(digits: DatasetInfo) -> None:
+    told: list[Progress] = []
+    cell = tiny_cell(RESNET, recipe=TRAINS, precision="bf16")
+    record = execute(job(cell, digits), told.append)
+    assert (record.status, record.error) == ("completed", None)
+    assert (record.cell, record.cell_hash) == (cell, cell.hash)
+    assert record.validity != "invalid"
+    assert record.effective_precision == "bf16"
+    assert record.num_parameters == record.num_trainable_parameters
+    assert record.num_parameters == sum(p.numel() for p in ResNet(width=4, depth=1).parameters())
+    assert record.started_at < record.finished_at
+    profile, memory, fit = record.profile, record.memory, record.fit
+    assert profile is not None
+    assert memory is not None
+    assert fit is not None
+    assert profile.stop_reason in {"half_width", "max_windows", "limit_seconds"}
+    assert profile.num_warmup_steps > BRIEF.warmup_steps
+    assert profile.compile_seconds is None
+    assert profile.low_step_seconds <= profile.median_step_seconds <= profile.high_step_seconds
+    assert memory.peak_allocated_bytes is not None
+    assert memory.peak_allocated_bytes > 4 * record.num_parameters
+    # 256 + 270 + 270 grey images of 16 x 16 pixels, and a label of 8 bytes for each.
+    assert memory.data_bytes == 796 * (16 * 16 + 8)
+    assert len(fit.epochs) == 2
+    assert fit.accuracy_note is None
+    epochs = [(progress.epoch, progress.curves) for progress in told if progress.epoch]
+    assert epochs == list(enumerate(fit.epochs, 1))
+    phases = list(dict.fromkeys(progress.phase for progress in told))
+    assert phases == ["setting up", "warming up", "timing", "measuring memory", "training"]
+    row = record.row()
+    assert row["time_to_accuracy_seconds"] == fit.epochs[0].train_seconds
+    assert all(row[name] is not None for name in ("images_per_second", "test_accuracy", "data_mib"))
+
+
+def test_a_record_survives_json(digits: DatasetInfo) -> None:
+    record = run(tiny_cell(recipe=TRAINS), digits)
+    assert msgspec.json.decode(msgspec.json.encode(record), type=Record) == record
+
+
+def test_a_cell_without_epochs_is_only_profiled(digits: DatasetInfo) -> None:
+    record = run(tiny_cell(), digits)
+    assert (record.status, record.fit) == ("completed", None)
+    assert record.profile is not None
+
+
+def test_a_cell_without_windows_is_only_trained(digits: DatasetInfo) -> None:
+    record = run(tiny_cell(recipe=TRAINS, timing=UNTIMED), digits)
+    assert record.status == "completed"
+    assert (record.profile, record.memory) == (None, None)
+    assert record.row()["images_per_second"] is None
+    assert record.num_parameters is not None
+    assert len(curves(record)) == 2
+
+
+def test_profiling_leaves_no_trace_in_the_training(digits: DatasetInfo) -> None:
+    recipe = replace(TRAINS, dropout=0.2)
+    both, alone = (
+        run(tiny_cell(RESNET, recipe=recipe, timing=timing), digits) for timing in (BRIEF, UNTIMED)
+    )
+    assert curves(both) == curves(alone)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "block"])
+def test_the_profiled_model_is_gone_when_training_begins(
+    digits: DatasetInfo, checkpointing: str
+) -> None:
+    alive: list[int] = []
+
+    def count(progress: Progress) -> None:
+        if progress.phase == "training" and progress.epoch is None:
+            alive.append(sum(isinstance(each, ResNet) for each in gc.get_objects()))
+
+    gc.collect()
+    before = sum(isinstance(each, ResNet) for each in gc.get_objects())
+    cell = tiny_cell(RESNET, recipe=TRAINS, checkpointing=checkpointing)
+    execute(job(cell, digits), count)
+    assert alive == [before]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_changes_no_curve(digits: DatasetInfo, dropout: float) -> None:
+    recipe = replace(TRAINS, dropout=dropout)
+    records = [
+        run(tiny_cell(RESNET, recipe=recipe, timing=UNTIMED, checkpointing=each), digits)
+        for each in ("none", "stage", "block")
+    ]
+    assert [record.status for record in records] == ["completed"] * 3
+    assert curves(records[0]) == curves(records[1]) == curves(records[2])
+    tested = {record.fit.test_accuracy for record in records if record.fit}
+    assert len(tested) == 1
+
+
+def test_what_the_device_cannot_do_is_unsupported(digits: DatasetInfo) -> None:
+    record = run(tiny_cell(recipe=TRAINS, precision="tf32"), digits)
+    assert (record.status, record.error) == ("unsupported", "TF32 needs an NVIDIA GPU")
+    assert (record.profile, record.fit, record.effective_precision) == (None, None, None)
+
+
+def test_batchnorm_over_a_single_value_is_unsupported(digits: DatasetInfo) -> None:
+    recipe = tiny_recipe(image_size=8)
+    record = run(tiny_cell("resnet(width=4,depth=1)", recipe=recipe, batch_size=1), digits)
+    assert record.status == "unsupported"
+    assert "more than 1 value per channel" in (record.error or "")
+
+
+class SecretlyBF16(Precision):
+    """Says fp32 and computes in bfloat16."""
+
+    dtype = torch.bfloat16
+
+
+def test_a_precision_that_is_not_what_was_asked_for_is_invalid(
+    digits: DatasetInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(modes._MODES, "fp32", SecretlyBF16)  # noqa: SLF001 (the table to corrupt)
+    record = run(tiny_cell(), digits)
+    assert (record.status, record.validity) == ("completed", "invalid")
+    assert record.validity_reasons[0] == "asked for fp32, computed in bf16"
+    assert record.effective_precision == "bf16"
+
+
+BAD_MODELS = """
+from torch import nn
+
+class RaisesWhenTrained(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(768, 10))
+        self.num_calls = 0
+    def forward(self, x):
+        self.num_calls += self.training
+        if self.num_calls > 3:
+            raise KeyError("the third step\\nwas one too many")
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def bad_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "execute_bad_models.py").write_text(BAD_MODELS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "execute_bad_models:RaisesWhenTrained"
+
+
+def test_a_model_that_raises_fails_with_one_line_and_its_traceback(
+    digits: DatasetInfo, bad_models: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(tiny_cell(bad_models, recipe=TRAINS), digits)
+    assert record.status == "failed"
+    assert record.error == r"KeyError: 'the third step\nwas one too many'"
+    assert record.effective_precision == "fp32", "what was known before is kept"
+    assert record.num_parameters == 7690
+    assert "RaisesWhenTrained" not in record.error
+    assert 'raise KeyError("the third step' in capsys.readouterr().err
+
+
+def test_data_that_is_gone_fails_with_its_name_and_no_traceback(
+    digits: DatasetInfo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(tiny_cell(), replace(digits, path="/nowhere/digits.bin"))
+    assert record.status == "failed"
+    assert "/nowhere/digits.bin" in (record.error or "")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_rate_that_is_far_too_high_diverges_and_claims_no_accuracy(digits: DatasetInfo) -> None:
+    recipe = tiny_recipe(epochs=3, optimizer="sgd", learning_rate=1e6, schedule="constant")
+    record = run(tiny_cell(recipe=recipe, timing=UNTIMED), digits)
+    assert record.status == "diverged"
+    assert "loss of epoch" in (record.error or "")
+    assert record.fit is not None
+    assert record.fit.test_accuracy is None
+    row = record.row()
+    assert row["epochs_run"] == len(record.fit.epochs)
+    names = ("train_accuracy", "val_accuracy", "best_val_accuracy", "test_accuracy", "val_loss")
+    assert {row[name] for name in names} == {None}
+
+
+def test_a_loss_that_explodes_while_steps_are_timed_is_suspect(digits: DatasetInfo) -> None:
+    recipe = tiny_recipe(optimizer="sgd", learning_rate=1e6)
+    record = run(tiny_cell(recipe=recipe), digits)
+    assert (record.status, record.validity) == ("completed", "suspect")
+    assert any("infinite or not a number" in reason for reason in record.validity_reasons)
+
+
+def test_missing_weights_are_profiled_and_claim_no_accuracy(
+    digits: DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    recipe = tiny_recipe(epochs=1, weights="imagenet", image_size=32)
+    record = run(tiny_cell("transfer_resnet50", recipe=recipe, batch_size=4), digits)
+    assert record.status == "completed"
+    assert record.profile is not None
+    assert record.row()["images_per_second"] is not None
+    assert record.fit is None
+    assert record.row()["test_accuracy"] is None
+    assert len(record.notes) == 1
+    assert "no accuracy is claimed" in record.notes[0]
+    assert "--download" in record.notes[0]
+    assert str(tmp_path) in record.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "note"),
+    [("transfer_resnet50", NOT_MEANINGFUL), ("transfer_resnet50(frozen=False)", None)],
+)
+def test_frozen_random_weights_mark_the_accuracy_as_not_meaningful(
+    digits: DatasetInfo, architecture: str, note: str | None
+) -> None:
+    recipe = tiny_recipe(epochs=1, train_subset=16)
+    cell = tiny_cell(
+        architecture, recipe=recipe, timing=UNTIMED, batch_size=8, checkpointing="stage"
+    )
+    record = run(cell, digits)
+    assert record.status == "completed"
+    assert record.fit is not None
+    assert record.fit.accuracy_note == note
+    assert record.notes == ((FROZEN_NOTE,) if note else ())
+    assert record.num_parameters == 23_528_522
+    assert record.num_trainable_parameters == (20_490 if note else 23_528_522)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import msgspec, torch
+from cnnbench.execute import execute
+from cnnbench.job import CellJob
+
+torch.nn.functional.conv2d(torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3))
+job = msgspec.json.decode(sys.stdin.buffer.read(), type=CellJob)
+now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = now + int(sys.argv[1]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+record = execute(job, lambda progress: None)
+sys.stdout.buffer.write(msgspec.json.encode(record))
+"""
+
+
+def run_with_little_memory(given: CellJob, mebibytes: int) -> Record:
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, str(mebibytes)],
+        input=msgspec.json.encode(given),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    # torch's profiler writes lines of its own to the standard output.
+    return msgspec.json.decode(done.stdout[done.stdout.index(b'{"sweep_id"') :], type=Record)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "batch_size", "mebibytes"),
+    [
+        (RESNET, 2**15, 200),  # a tensor of the step
+        ("resnet(width=64,depth=2)", 8, 25),  # a parameter, while the model is built
+        ("resnet(width=64,depth=1)", 32, 45),  # whatever comes first: oneDNN, perhaps
+    ],
+)
+def test_an_allocation_that_really_fails_is_out_of_memory(
+    digits: DatasetInfo, architecture: str, batch_size: int, mebibytes: int
+) -> None:
+    cell = tiny_cell(architecture, recipe=TRAINS, batch_size=batch_size)
+    record = run_with_little_memory(job(cell, digits), mebibytes)
+    assert record.status == "out_of_memory", record.error
+    assert record.error
+    assert "\n" not in record.error
+    assert record.memory is not None
+    assert record.memory.peak_allocated_bytes is None
+    assert record.memory.process_bytes is not None
+    assert record.row()["images_per_second"] is None
+
+
+QUIET = tuple(
+    Window(seconds=0.2, num_steps=10, data_seconds=0.001, foreign_fraction=0.01) for _ in range(10)
+)
+STEADY = Profile(
+    windows=QUIET,
+    low_step_seconds=0.0199,
+    high_step_seconds=0.0201,
+    stop_reason="half_width",
+    num_warmup_steps=3,
+    setup_seconds=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory", "reason"),
+    [
+        ({}, Memory(num_alloc_retries=0), None),
+        ({}, Memory(), None),
+        ({}, Memory(num_alloc_retries=2), "the allocator retried 2 times"),
+        ({"high_step_seconds": 0.03}, Memory(), "unstable: the median is known to ±25% only"),
+        (
+            {"windows": (*QUIET, replace(QUIET[0], foreign_fraction=0.4))},
+            Memory(),
+            "others used up to 40% of the processors in 1 of 11 windows",
+        ),
+        (
+            {"windows": tuple(replace(w, data_seconds=0.02) for w in QUIET)},
+            Memory(),
+            "loader-bound: 10% of the time went into waiting for data",
+        ),
+        (
+            {"windows": (replace(QUIET[0], foreign_fraction=None, data_seconds=None),)},
+            Memory(),
+            None,
+        ),
+    ],
+)
+def test_each_suspicion_has_its_reason(
+    changes: dict[str, Any], memory: Memory, reason: str | None
+) -> None:
+    found = _suspicions(replace(STEADY, **changes), memory)
+    assert found == ([reason] if reason else [])
+
+
+def test_a_compiler_that_does_not_work_is_unsupported(
+    digits: DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/bin/false")
+    # So that nothing compiled earlier is found.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    program = OUT_OF_MEMORY.replace("resource.setrlimit(", "print if True else (")
+    assert program != OUT_OF_MEMORY
+    done = subprocess.run(
+        [sys.executable, "-c", program, "0"],
+        input=msgspec.json.encode(job(tiny_cell(compile="default"), digits)),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    record = msgspec.json.decode(done.stdout[done.stdout.index(b'{"sweep_id"') :], type=Record)
+    assert record.status == "unsupported"
+    assert "InvalidCxxCompiler" in (record.error or "")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16", "fp16"])
+def test_on_cuda_a_cell_is_profiled_and_trained(digits: DatasetInfo, name: str) -> None:
+    cell = tiny_cell(RESNET, recipe=TRAINS, precision=name)
+    given = replace(job(cell, digits), device=f"cuda:{torch.cuda.current_device()}")
+    try:
+        record = execute(given, lambda _: None)
+    finally:
+        Precision().apply()
+    if record.status == "unsupported":
+        pytest.skip(str(record.error))
+    assert record.status == "completed", record.error
+    assert record.validity != "invalid", record.validity_reasons
+    assert record.effective_precision == name
+    assert record.memory is not None
+    assert record.memory.peak_reserved_bytes is not None
+    assert record.memory.num_alloc_retries == 0
+    assert record.row()["skipped_steps"] is None or name == "fp16"
+    assert record.profile is not None
+    assert {window.foreign_fraction for window in record.profile.windows} == {None}
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_batch_that_does_not_fit_is_out_of_memory(digits: DatasetInfo) -> None:
+    device = torch.cuda.current_device()
+    recipe = tiny_recipe(image_size=512, train_subset=8)
+    cell = tiny_cell("resnet(width=256)", recipe=recipe, batch_size=4096)
+    torch.cuda.set_per_process_memory_fraction(0.1, device)
+    try:
+        record = execute(replace(job(cell, digits), device=f"cuda:{device}"), lambda _: None)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.empty_cache()
+    assert record.status == "out_of_memory", record.error
+    assert record.memory is not None
+    assert record.memory.peak_allocated_bytes
