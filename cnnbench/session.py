@@ -50,6 +50,7 @@ class Session:
         self.command = command_line(profile, settings)
         self.observer = observer
         self.results_dir = _absolute(self.options.results_dir)
+        self.data_dir = _absolute(self.options.data_dir)
         uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.logbook = logbook(uri, self.results_dir, observer)
         # Which profile `auto` becomes only a worker can tell; each must stand what was asked.
@@ -102,7 +103,7 @@ class Session:
         job = Preflight(
             device=_device_of(environment),
             dataset=cells[0].dataset,
-            data_dir=str(_absolute(self.options.data_dir)),
+            data_dir=str(self.data_dir),
             cache_dir=str(self.results_dir / PREPARED),
             download=self._profile.download if download is None else download,
             image_size=cells[0].recipe.image_size,

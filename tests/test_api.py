@@ -200,6 +200,16 @@ def test_the_store_and_the_results_go_where_they_are_told(
     assert not list((place / "other").rglob("*.db"))
 
 
+def test_a_store_is_looked_at_before_data_and_models(place: Path) -> None:
+    store = place / "results" / "local" / "mlflow.db"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(bytes(range(256)) * 64)
+    observer = Noting()
+    with pytest.raises(StoreError, match="cannot use the MLflow store"):
+        run_inline(tracking_uri=None, dataset="cifar10", observer=observer)
+    assert observer.phases == ["starting the workers"]
+
+
 @pytest.mark.usefixtures("place")
 def test_a_weights_file_may_be_a_path() -> None:
     torch.manual_seed(0)

@@ -282,6 +282,19 @@ def test_a_server_that_is_not_ready_yet_can_be_closed_at_once() -> None:
     assert not any(map(is_running, started))
 
 
+def test_what_the_server_prints_while_it_imports_does_not_reach_stdout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said = tmp_path / "said"
+    (tmp_path / "sitecustomize.py").write_text(
+        f"print('loud', flush=True)\nopen({str(said)!r}, 'w').close()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with Forkserver():
+        wait_for(said.exists, said="the server's first line")
+    assert capfd.readouterr() == ("", "loud\n")
+
+
 def test_spawned_workers_behave_as_forked_ones_do(
     shop: Shop, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -381,6 +394,6 @@ for answer in (False, True):
     print(repr(server._unfit_to_fork()))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["''", "'the fork server has a CUDA context'"]
