@@ -9,7 +9,7 @@ valuable first:
 
 Each stage writes small files to results/reference/<device>/ and packs them, with what a resumed sweep
 needs, into one archive; `--resume ARCHIVE` takes an earlier one back. A stage that runs out of its time
-is interrupted as by Ctrl-C: nothing finished is lost, and the next call goes on.
+is ended by SIGTERM: nothing finished is lost, and the next call goes on.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _sweep(environment: Environment, folder: Path, arguments: argparse.Namespace
         sweep = results.latest_sweep(RESULTS)
         results.write_report(sweep)
         _keep(sweep, folder)
-    return status in {0, 128 + signal.SIGINT}
+    return status in {0, 128 + signal.SIGTERM}
 
 
 def _keep(sweep: Path, folder: Path) -> None:
@@ -140,7 +140,7 @@ def _run(command: Sequence[str], seconds: float) -> tuple[int, str]:
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             try:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:

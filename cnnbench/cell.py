@@ -270,8 +270,8 @@ def _check_range(
     below: float = math.inf,
 ) -> None:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    is_sendable = abs(number) <= LARGEST
-    if not (is_sendable and low <= number <= high and above < number < below):
+    is_real = math.isfinite(number) if isinstance(number, float) else abs(number) <= LARGEST
+    if not (is_real and low <= number <= high and above < number < below):
         bounds = ((">=", low), (">", above), ("<=", high), ("<", below))
         said = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if math.isfinite(bound))
         msg = f"{name} = {value!r} is impossible: it must be a number {said}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,11 @@ def has_cuda() -> bool:
     import torch  # noqa: PLC0415  # takes seconds: only a run of GPU tests pays them
 
     return torch.cuda.is_available()
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

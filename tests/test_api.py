@@ -350,23 +350,13 @@ def test_a_report_needs_a_sound_environment_file(tmp_path: Path, text: str | Non
     assert "\n" not in str(refusal.value)
 
 
-def test_a_folder_that_may_not_be_written_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
-    monkeypatch.chdir(tmp_path)
-    root = os.geteuid() == 0
-    if root:  # whom nothing is closed to
-        tmp_path.chmod(0o755)
-        os.seteuid(65534)
-    try:
-        for place in (closed, closed / "below"):
-            with pytest.raises(StoreError, match=r"cannot write .*closed.*--results-dir"):
-                api.plan("quick", results_dir=place)
-    finally:
-        if root:
-            os.seteuid(0)
+    for place in (closed, closed / "below"):
+        with pytest.raises(StoreError, match=r"cannot write .*closed.*--results-dir"):
+            api.plan("quick", results_dir=place)
 
 
 def test_a_model_is_built_as_cells_train_it() -> None:

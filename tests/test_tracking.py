@@ -753,7 +753,7 @@ def test_a_sweep_prints_nothing_calls_nobody_and_leaves_no_thread(tmp_path: Path
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path / "home"),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
     }
     done = subprocess.run(
         [sys.executable, "-c", QUIET_SWEEP, str(tmp_path / "results")],

@@ -1,7 +1,7 @@
 """The document's own classes, as they stand in it, against ours: same names, same outputs."""
 
 # The document's classes have neither type hints nor docstrings.
-# ruff: noqa: ANN001, ANN201, ANN204, D101, D102, D107, RET504
+# ruff: noqa: ANN001, ANN201, ANN204, D101, RET504
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from __future__ import annotations

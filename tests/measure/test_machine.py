@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-import numpy as np
 import pytest
 
 from cnnbench.measure.machine import (
@@ -16,9 +15,8 @@ from cnnbench.measure.machine import (
     reset_peak_resident,
     resident_bytes,
 )
+from fresh_memory import MIB, fresh_memory
 from neighbours import busy_neighbours
-
-MIB = 2**20
 
 
 def load() -> Load:
@@ -70,9 +68,9 @@ def test_an_unknown_load_is_unknown_and_not_none_at_all() -> None:
 def test_the_peak_keeps_what_has_been_given_back() -> None:
     reset_peak_resident()
     before = resident_bytes()
-    block = np.ones(64 * MIB, dtype=np.uint8)
+    block = fresh_memory(64)
     during = resident_bytes()
-    del block
+    block.close()
     after, peak = resident_bytes(), peak_resident_bytes()
     assert before is not None
     assert during is not None
@@ -84,7 +82,7 @@ def test_the_peak_keeps_what_has_been_given_back() -> None:
 
 
 def test_the_peak_can_be_forgotten() -> None:
-    np.ones(64 * MIB, dtype=np.uint8)
+    fresh_memory(64).close()
     reset_peak_resident()
     peak, now = peak_resident_bytes(), resident_bytes()
     assert peak is not None

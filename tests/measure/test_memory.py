@@ -11,13 +11,13 @@ from torch.nn import functional
 
 from cnnbench.measure import gpu
 from cnnbench.measure.memory import CudaMemoryMeter, MemoryMeter, memory_meter
+from fresh_memory import MIB, fresh_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cnnbench.record import Memory
 
-MIB = 2**20
 WEIGHTS_BYTES = 4 * 2000 * 2000
 
 
@@ -98,7 +98,7 @@ def test_the_processs_peak_is_above_what_it_had_before() -> None:
     meter = MemoryMeter()
 
     def step() -> None:
-        torch.ones(96 * MIB, dtype=torch.uint8)
+        fresh_memory(96).close()
 
     step()
     memory = meter.read(step, held=nothing, data_bytes=0)
