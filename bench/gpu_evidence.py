@@ -30,7 +30,6 @@ import click
 
 from cnnbench import results
 from cnnbench.errors import StoreError
-from cnnbench.options import DATA_DIR
 from cnnbench.report.tables import markdown_table
 from cnnbench.sweep.run import look
 from cnnbench.sweep.workers import launcher
@@ -77,7 +76,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--stage", action="append", choices=STAGES, help="default: all, in order")
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for a stage")
     parser.add_argument("--dataset", default="fashion_mnist")
-    parser.add_argument("--data-dir", type=Path, default=Path(DATA_DIR).expanduser())
+    parser.add_argument("--data-dir", type=Path, help="where the data set lies")
     parser.add_argument("--archive", type=Path, default=Path("build/gpu-evidence.tar.gz"))
     parser.add_argument("--resume", type=Path, help="an earlier archive")
     return parser.parse_args()
@@ -97,7 +96,9 @@ def _sweep(environment: Environment, folder: Path, arguments: argparse.Namespace
     cuda = environment.device_type == "cuda"
     command = [sys.executable, "-m", "cnnbench", "run", "--device", arguments.device]
     command += ["--profile", "gpu" if cuda else "quick", "--no-download"]
-    command += ["--data-dir", str(arguments.data_dir), "--results-dir", str(RESULTS)]
+    command += ["--results-dir", str(RESULTS)]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
     if cuda:
         command += ["--dataset", arguments.dataset]
     if importlib.util.find_spec("mlflow") is None:

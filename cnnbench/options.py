@@ -63,7 +63,8 @@ def command_line(profile: str, settings: dict[str, Any]) -> str:
     'cnnbench run --profile quick --precision fp32,bf16 --epochs 0'
     """
     words = ["cnnbench", "run", *(["--profile", profile] if profile != AUTO else [])]
-    elsewhere = ("results_dir", "tracking_uri", "fresh", "retry_failed")  # do not change the cells
+    # These do not change the cells, and a report that is handed on should not tell local paths.
+    elsewhere = ("data_dir", "results_dir", "tracking_uri", "fresh", "retry_failed")
     usual = {field.name: field.default for field in fields(Options)}
     for name, value in settings.items():
         if value is None or name in elsewhere or value == usual.get(name):

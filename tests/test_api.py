@@ -286,7 +286,7 @@ def test_every_setting_is_an_option_of_the_command_line_and_the_other_way_round(
         (
             "quick",
             {"download": True, "device": "auto", "isolation": "forkserver", "data_dir": "d"},
-            "cnnbench run --profile quick --download --data-dir d",
+            "cnnbench run --profile quick --download",
         ),
         (
             "quick",
