@@ -58,6 +58,7 @@ class Recipe:
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        _check_text("weights", self.weights)
         _check_count("epochs", self.epochs, low=0)
         _check_range("learning_rate", self.learning_rate, above=0)
         _check_range("weight_decay", self.weight_decay, low=0)
@@ -251,6 +252,12 @@ def _make_floats(settings: Recipe | Timing, *names: str) -> None:
 def _check_choice(kind: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise InvalidValueError(miss(kind, str(value), choices))
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        msg = f"{name} = {value!r} is impossible: it must be text."
+        raise InvalidValueError(msg)
 
 
 def _check_count(name: str, value: object, *, low: int, high: float = math.inf) -> None:

@@ -291,3 +291,8 @@ def test_a_plain_number_loses_no_digit(value: float) -> None:
     text = plain_text(value)
     assert float(text) == value
     assert "e" not in text.lower()
+
+
+def test_weights_that_are_no_text_are_refused() -> None:
+    with pytest.raises(InvalidValueError, match="weights = 5 is impossible"):
+        Recipe(weights=5)  # type: ignore[arg-type]  # as a profile may have it
