@@ -48,30 +48,6 @@ def test_the_peak_counts_what_is_alive_at_once() -> None:
     assert memory.data_bytes == 123
 
 
-@pytest.mark.parametrize("num_steps_before", [0, 3])
-def test_the_peak_is_the_model_its_gradients_and_the_optimizers_state(
-    num_steps_before: int,
-) -> None:
-    model = nn.Linear(2000, 2000, bias=False)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    images = torch.randn(2, 2000)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model(images).sum().backward()
-        optimizer.step()
-
-    def held() -> Iterator[torch.Tensor]:
-        yield from model.parameters()
-        for state in optimizer.state.values():
-            yield from state.values()
-
-    for _ in range(num_steps_before):
-        step()
-    # The weights, their gradient, two moments of it: nothing else is large.
-    assert peak(read(step, held)) == pytest.approx(4 * WEIGHTS_BYTES, rel=0.01)
-
-
 def test_activations_grow_with_the_batch_and_the_rest_does_not() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
 
