@@ -32,11 +32,60 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuSettings:
+    """How a GPU is set up, as NVML tells it; `None` is unknown, and `unknowns` says why.
+
+    `power_limit_watts` is what is enforced now, `default_power_limit_watts` what it leaves the factory
+    with. `num_ecc_errors` are uncorrected ones since the driver was loaded. Clocks are the highest
+    that the GPU may reach.
+    """
+
+    power_limit_watts: float | None = None
+    default_power_limit_watts: float | None = None
+    max_sm_clock_mhz: int | None = None
+    max_memory_clock_mhz: int | None = None
+    is_persistent: bool | None = None
+    has_ecc: bool | None = None
+    num_ecc_errors: int | None = None
+    is_mig: bool | None = None
+    unknowns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The best that the device reached in one precision, in FLOP/s (an addition counts as one)."""
+
+    matmul: float
+    convolution: float
+
+    @property
+    def flops_per_second(self) -> float:
+        """Return the higher of the two: no operator can be faster."""
+        return max(self.matmul, self.convolution)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peaks:
+    """What the device reached before the first cell of a session, by precision.
+
+    `bytes_per_second` is a large copy's, reading and writing both counted; `idle_watts` the draw with
+    nothing running, `None` where it cannot be measured. `vendor` holds the maker's dense figures where
+    they are known, in the same units: FLOP/s by precision, and `bandwidth`.
+    """
+
+    flops: dict[str, Peak]
+    bytes_per_second: float
+    idle_watts: float | None = None
+    vendor: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment:
     """The machine and the software, as one worker saw them before the first cell.
 
-    `device` is the marketing name of the processor that trains; `flags` are the numeric switches of
-    PyTorch as cells find them; `variables` an allow-list of environment variables, never secrets.
+    `device` is the marketing name of the processor that trains; `libraries` the versions of all that
+    takes part in a number; `flags` the numeric switches of PyTorch as cells find them; `allocator` how
+    memory is handed out; `variables` an allow-list of environment variables, never secrets.
     """
 
     device: str
@@ -44,6 +93,7 @@ class Environment:
     device_index: int | None = None
     device_uuid: str | None = None
     device_memory_bytes: int | None = None
+    gpu: GpuSettings | None = None
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
@@ -60,7 +110,9 @@ class Environment:
     code_digest: str
     git_commit: str | None = None
     git_dirty: bool | None = None
+    libraries: dict[str, str] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
+    allocator: dict[str, str] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,12 +124,14 @@ class Environment:
     def hash_with(self, *parts: str) -> str:
         """Return the environment hash of a cell whose data and foreign code have the digests `parts`.
 
-        Covers what decides whether a stored result still stands: device, driver, torch, cnnbench's
-        own code. A commit that changes no code, another thread's load or another folder do not count.
+        Covers what decides whether a stored result still stands: device, power limit, driver, torch,
+        cnnbench's own code. A commit that changes no code, another thread's load or another folder
+        do not count.
         """
         fields = asdict(self)
         kept = {name: fields[name] for name in _IDENTITY}
-        return digest({**kept, "parts": parts})
+        power_limit = self.gpu.power_limit_watts if self.gpu else None
+        return digest({**kept, "power_limit_watts": power_limit, "parts": parts})
 
 
 _IDENTITY = (

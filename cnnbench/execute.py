@@ -21,7 +21,8 @@ from cnnbench.measure.data_wait import timed_batches
 from cnnbench.measure.memory import memory_meter
 from cnnbench.measure.probe import effective_precision, probe_precision
 from cnnbench.measure.timing import MAX_FOREIGN_FRACTION, measure, stopwatch, warm_up
-from cnnbench.record import Profile, Record
+from cnnbench.measurement import Profile
+from cnnbench.record import Record
 from cnnbench.setup import MEMORY_FORMATS, set_up
 from cnnbench.stats import median_interval
 from cnnbench.training.fit import DivergedError, fit
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from cnnbench.job import CellJob
     from cnnbench.measure.memory import MemoryMeter
-    from cnnbench.record import Fit, Memory
+    from cnnbench.measurement import Memory
+    from cnnbench.record import Fit
     from cnnbench.setup import Bench
     from cnnbench.training.step import TrainingStep
 

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 import msgspec
 
 from cnnbench.cell import Cell
-from cnnbench.environment import DatasetInfo, Environment
+from cnnbench.environment import DatasetInfo, Environment, Peaks
 from cnnbench.record import Epoch, Record
+
+# What a cell can be asked for besides its numbers, and the files that each leaves.
+EXTRAS = {
+    "trace": ("trace.json.gz", "operators.csv"),
+    "layers": ("layers.csv",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +44,32 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeaksJob:
+    """Measure what `device` can reach in each of `precisions`; those that it lacks are left out."""
+
+    device: str
+    precisions: tuple[str, ...]
+    device_uuid: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellJob:
-    """Train and profile one cell."""
+    """Train and profile one cell.
+
+    `device_uuid` is what NVML knows the GPU by. Without `peaks` nothing is held against a roofline.
+    Files that the cell leaves (those of `extras`, a snapshot when memory runs out) go to `folder`;
+    where it is empty none are written. `extras` are names of `EXTRAS`.
+    """
 
     cell: Cell
     dataset: DatasetInfo
     device: str
     sweep_id: str
     environment_hash: str
+    device_uuid: str | None = None
+    peaks: Peaks | None = None
+    folder: str = ""
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +96,7 @@ class Answer:
     progress: Progress | None = None
     environment: Environment | None = None
     ready: Ready | None = None
+    peaks: Peaks | None = None
     record: Record | None = None
     refusal: Refusal | None = None
 
@@ -82,6 +107,7 @@ class Request:
 
     look: str | None = None
     preflight: Preflight | None = None
+    peaks: PeaksJob | None = None
     cell: CellJob | None = None
 
 

@@ -1,105 +1,17 @@
-"""What came of a cell: raw windows, epochs and peaks, with every rate derived beside them."""
+"""What came of a cell, whatever came of it: its measurement and its training, and its row of the table."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cnnbench.cell import Cell, Recipe
+from cnnbench.diagnosis import Diagnosis, diagnose
+from cnnbench.measurement import Memory, Probe, Profile, Roofline
 
 STATUSES = ("completed", "out_of_memory", "diverged", "timeout", "failed", "unsupported")
 VALIDITIES = ("valid", "suspect", "invalid")
 MIB = 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """`num_steps` consecutive training steps, synchronised only at their two ends.
-
-    `foreign_fraction` is the share of the machine's processors that others took meanwhile (CPU only;
-    `None`: unknown); `data_seconds` the part of `seconds` spent waiting for the next batch.
-    """
-
-    seconds: float
-    num_steps: int
-    data_seconds: float | None = None
-    foreign_fraction: float | None = None
-
-    @property
-    def step_seconds(self) -> float:
-        """Return the mean time of one step of this window."""
-        return self.seconds / self.num_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Memory:
-    """Peaks of one training step in its steady state, and of the set-up before it, in bytes.
-
-    `peak_allocated_bytes` counts tensors: the model, its gradients, the optimizer, one batch and the
-    step's activations, without the resident data set (`data_bytes`). On a CPU it is the allocation peak
-    that torch's profiler sees. `peak_reserved_bytes` is the CUDA caching allocator's; `process_bytes`
-    what the driver charges the process with, on a CPU the peak resident set above that after imports.
-    """
-
-    peak_allocated_bytes: int | None = None
-    peak_reserved_bytes: int | None = None
-    process_bytes: int | None = None
-    setup_peak_bytes: int | None = None
-    data_bytes: int | None = None
-    num_alloc_retries: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """The timed windows of a cell, in the order measured, and what led up to them.
-
-    `low_step_seconds` and `high_step_seconds` bound the median window's step time with 95 % confidence
-    (bootstrap over `windows`, reproducible by `stats.median_interval`). `rejected_windows` were measured
-    again because others used the machine.
-    """
-
-    windows: tuple[Window, ...]
-    rejected_windows: tuple[Window, ...] = ()
-    low_step_seconds: float
-    high_step_seconds: float
-    stop_reason: str
-    num_warmup_steps: int
-    setup_seconds: float
-    compile_seconds: float | None = None
-
-    @property
-    def step_seconds(self) -> list[float]:
-        """Return the step time of each window, in seconds."""
-        return [window.step_seconds for window in self.windows]
-
-    @property
-    def median_step_seconds(self) -> float:
-        """Return the median window's step time."""
-        return statistics.median(self.step_seconds)
-
-    @property
-    def p95_step_seconds(self) -> float:
-        """Return the step time that 95 % of the windows stay under (linear interpolation)."""
-        ordered = sorted(self.step_seconds)
-        position = 0.95 * (len(ordered) - 1)
-        below = math.floor(position)
-        above = min(below + 1, len(ordered) - 1)
-        return ordered[below] + (position - below) * (ordered[above] - ordered[below])
-
-    @property
-    def total_steps_per_second(self) -> float:
-        """Return all steps over all time: unlike the median, it shows stalls."""
-        return sum(w.num_steps for w in self.windows) / sum(w.seconds for w in self.windows)
-
-    @property
-    def data_wait_fraction(self) -> float | None:
-        """Return the share of the windows' time spent waiting for data."""
-        waits = [w.data_seconds for w in self.windows if w.data_seconds is not None]
-        if len(waits) < len(self.windows):
-            return None
-        return sum(waits) / sum(w.seconds for w in self.windows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +56,12 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One finished cell, whatever came of it. `notes` are remarks that are no faults."""
+    """One finished cell, whatever came of it.
+
+    `probes` are what proved `effective_precision`, and `flags` PyTorch's numeric switches as the step
+    found them. `notes` are remarks that are no faults; `unknowns` say, by what was asked, why it could
+    not be measured. `artifacts` are the names of the files that the cell left beside its record.
+    """
 
     sweep_id: str
     cell: Cell
@@ -155,17 +72,33 @@ class Record:
     validity: str = "valid"
     validity_reasons: tuple[str, ...] = ()
     effective_precision: str | None = None
+    probes: tuple[Probe, ...] = ()
+    flags: dict[str, str] = field(default_factory=dict)
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None
     profile: Profile | None = None
     memory: Memory | None = None
+    roofline: Roofline | None = None
     fit: Fit | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    unknowns: dict[str, str] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
     started_at: float = 0.0
     finished_at: float = 0.0
     start_seconds: float | None = None
     stderr_tail: str = field(default="", repr=False)
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """Return what the curves say of the training; `None` where nothing was trained."""
+        if self.fit is None:
+            return None
+        return diagnose(
+            self.fit.epochs,
+            num_classes=self.cell.recipe.num_classes or 1,
+            diverged=self.status == "diverged",
+        )
 
     def row(self) -> dict[str, Any]:
         """Return the cell as one row of the table: the contract's columns, `None` where unknown."""
@@ -179,6 +112,7 @@ class Record:
             **self.cell.params(),
             "effective_precision": self.effective_precision,
             "environment_hash": self.environment_hash,
+            "diagnosis": self.diagnosis.kind if self.diagnosis else None,
             **self.metrics(),
             "error": self.error,
         }
@@ -190,6 +124,7 @@ class Record:
             "num_parameters": self.num_parameters,
             **self._profile_metrics(),
             **self._memory_metrics(),
+            **self._roofline_metrics(),
             **self._fit_metrics(),
         }
 
@@ -211,6 +146,9 @@ class Record:
             "data_wait_fraction": profile.data_wait_fraction,
             "setup_seconds": profile.setup_seconds,
             "compile_seconds": profile.compile_seconds,
+            "joules_per_image": (
+                profile.energy.joules_per_step / batch_size if profile.energy else None
+            ),
         }
 
     def _memory_metrics(self) -> dict[str, Any]:
@@ -221,8 +159,23 @@ class Record:
             "peak_allocated_mib": _mib(memory.peak_allocated_bytes),
             "peak_reserved_mib": _mib(memory.peak_reserved_bytes),
             "process_mib": _mib(memory.process_bytes),
+            "setup_peak_mib": _mib(memory.setup_peak_bytes),
             "data_mib": _mib(memory.data_bytes),
             "num_alloc_retries": memory.num_alloc_retries,
+        }
+
+    def _roofline_metrics(self) -> dict[str, Any]:
+        roofline, profile = self.roofline, self.profile
+        if roofline is None:
+            return {}
+        metrics = {"model_gflops_per_image": roofline.model_flops / self.cell.batch_size / 1e9}
+        if profile is None:
+            return metrics
+        rate = roofline.model_flops / profile.median_step_seconds
+        return {
+            **metrics,
+            "mfu": rate / roofline.peak_flops_per_second,
+            "roofline_fraction": roofline.bound_seconds / profile.median_step_seconds,
         }
 
     def _fit_metrics(self) -> dict[str, Any]:
@@ -280,6 +233,7 @@ METRIC_COLUMNS = (
     "peak_allocated_mib",
     "peak_reserved_mib",
     "process_mib",
+    "setup_peak_mib",
     "data_mib",
     "num_alloc_retries",
     "data_wait_fraction",
@@ -303,7 +257,7 @@ COLUMNS = (
     *("sweep_id", "cell_hash", "status", "validity", "validity_reasons", "device"),
     *("architecture", "precision", "effective_precision"),
     *PARAM_COLUMNS[2:],
-    *("environment_hash", "stop_reason"),
+    *("environment_hash", "stop_reason", "diagnosis"),
     *METRIC_COLUMNS,
     "error",
 )

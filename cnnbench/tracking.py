@@ -44,7 +44,8 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cnnbench.cell import plain_text
 from cnnbench.errors import StoreError
-from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES, Window
+from cnnbench.measurement import Window
+from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

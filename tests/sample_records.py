@@ -7,7 +7,8 @@ from typing import Any
 
 from cnnbench.cell import Cell, Recipe
 from cnnbench.environment import DatasetInfo, Environment
-from cnnbench.record import Epoch, Fit, Memory, Profile, Record, Window
+from cnnbench.measurement import Memory, Profile, Window
+from cnnbench.record import Epoch, Fit, Record
 
 STARTED_AT = 1_760_000_000.125
 GIT_COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,7 +10,8 @@ from typing import Any
 
 from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.environment import DatasetInfo, Environment
-from cnnbench.record import MIB, Epoch, Fit, Memory, Profile, Record, Window
+from cnnbench.measurement import Memory, Profile, Window
+from cnnbench.record import MIB, Epoch, Fit, Record
 
 ENVIRONMENT = Environment(
     device="AMD EPYC 7763 64-Core Processor",

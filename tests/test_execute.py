@@ -17,7 +17,8 @@ from cnnbench.architectures.resnet import ResNet
 from cnnbench.checkpointing import FROZEN_NOTE
 from cnnbench.execute import NOT_MEANINGFUL, _suspicions, execute
 from cnnbench.precision import Precision
-from cnnbench.record import Memory, Profile, Record, Window
+from cnnbench.measurement import Memory, Profile, Window
+from cnnbench.record import Record
 from sample_jobs import BRIEF, UNTIMED, job, tiny_cell, tiny_recipe
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cnnbench.cell import Cell, Recipe
+from cnnbench.measurement import Memory, Profile, Window
 from cnnbench.record import (
     COLUMNS,
     METRIC_COLUMNS,
@@ -17,10 +18,7 @@ from cnnbench.record import (
     STATUSES,
     Epoch,
     Fit,
-    Memory,
-    Profile,
     Record,
-    Window,
 )
 from cnnbench.stats import median_interval
 from sample_records import sample_record

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
-    from cnnbench.record import Profile, Record
+    from cnnbench.measurement import Profile
+    from cnnbench.record import Record
     from cnnbench.tracking import Ui
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from cnnbench.measure import gpu
 from cnnbench.measure.machine import peak_resident_bytes, reset_peak_resident, resident_bytes
-from cnnbench.record import Memory
+from cnnbench.measurement import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from cnnbench.measure.machine import foreign_fraction, read_load
-from cnnbench.record import Window
+from cnnbench.measurement import Window
 from cnnbench.stats import relative_half_width
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from fresh_memory import MIB, fresh_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cnnbench.record import Memory
+    from cnnbench.measurement import Memory
 
 WEIGHTS_BYTES = 4 * 2000 * 2000
 

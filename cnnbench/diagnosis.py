@@ -1,0 +1,117 @@
+"""What a training run's own curves say of it: underfitting, overfitting, diverged, plateaued or healthy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnnbench.record import Epoch
+
+DIAGNOSES = ("diverged", "overfitting", "underfitting", "plateaued", "healthy")
+
+# Conventions, not laws: each diagnosis carries the numbers that it was made from.
+MAX_RISE = 0.10
+MAX_GAP = 0.10
+MIN_FITTED = 0.75
+MIN_PROGRESS = 0.01
+MIN_PLATEAU_EPOCHS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """One of `DIAGNOSES`, in the order in which they are looked for, and the numbers behind it.
+
+    `gap` is training less validation accuracy in the last epoch. `rise` is how far the last validation
+    loss lies above the lowest. `fitted` is the training accuracy on a scale from chance (0) to
+    perfect (1). `progress` is how much of its value the validation loss's minimum has lost over the
+    last third of the epochs; `None` with fewer than 3 epochs.
+
+    - `diverged`: the loss became infinite or not a number.
+    - `overfitting`: the validation loss rose by more than 10 % from its minimum while the training loss
+      went on falling, or the gap is above 10 points.
+    - `underfitting`: less than three quarters of the way from chance to perfect on the images it
+      trains on.
+    - `plateaued`: the last third (at least 2 epochs) brought no validation loss that is 1 % lower.
+    """
+
+    kind: str
+    gap: float | None = None
+    rise: float | None = None
+    fitted: float | None = None
+    progress: float | None = None
+
+    @property
+    def reason(self) -> str:
+        """Return the numbers in words."""
+        if self.gap is None or self.rise is None or self.fitted is None:
+            return "the loss became infinite or not a number"
+        words = (
+            f"{self.fitted:.0%} of the way from chance to perfect on the training images,"
+            f" validation accuracy {-100 * self.gap:+.1f} points from it,"
+            f" validation loss {self.rise:.0%} above its minimum"
+        )
+        if self.progress is None:
+            return words
+        return f"{words}, which fell by {self.progress:.1%} in the last third of the epochs"
+
+
+def diagnose(epochs: Sequence[Epoch], *, num_classes: int, diverged: bool) -> Diagnosis | None:
+    """Return the diagnosis of a training run; `None` where not even one epoch ended.
+
+    Args:
+        epochs: its curves, in order.
+        num_classes: how many classes there are; chance is one over it.
+        diverged: whether the run ended with a loss that is no finite number.
+    """
+    if diverged:
+        return Diagnosis(kind="diverged")
+    if not epochs:
+        return None
+    last = epochs[-1]
+    losses = [epoch.val_loss for epoch in epochs]
+    lowest = min(range(len(losses)), key=losses.__getitem__)
+    numbers = {
+        "gap": last.train_accuracy - last.val_accuracy,
+        "rise": _relative(losses[-1], losses[lowest]),
+        "fitted": (last.train_accuracy - 1 / num_classes) / (1 - 1 / num_classes)
+        if num_classes > 1
+        else 1.0,
+        "progress": _progress(losses),
+    }
+    still_falls = last.train_loss < epochs[lowest].train_loss
+    return Diagnosis(
+        kind=_kind(**numbers, still_falls=still_falls, num_epochs=len(epochs)), **numbers
+    )
+
+
+def _kind(
+    *,
+    gap: float,
+    rise: float,
+    fitted: float,
+    progress: float | None,
+    still_falls: bool,
+    num_epochs: int,
+) -> str:
+    if gap > MAX_GAP or (rise > MAX_RISE and still_falls):
+        return "overfitting"
+    if fitted < MIN_FITTED:
+        return "underfitting"
+    is_long_enough = num_epochs // 3 >= MIN_PLATEAU_EPOCHS
+    if is_long_enough and progress is not None and progress < MIN_PROGRESS:
+        return "plateaued"
+    return "healthy"
+
+
+def _progress(losses: Sequence[float]) -> float | None:
+    third = len(losses) // 3
+    if third == 0:
+        return None
+    return -_relative(min(losses), min(losses[:-third]))
+
+
+def _relative(value: float, base: float) -> float:
+    return value / base - 1 if base > 0 else 0.0
