@@ -110,7 +110,8 @@ def _progress(losses: Sequence[float]) -> float | None:
     third = len(losses) // 3
     if third == 0:
         return None
-    return -_relative(min(losses), min(losses[:-third]))
+    before = min(losses[:-third])
+    return (before - min(losses)) / before if before > 0 else 0.0
 
 
 def _relative(value: float, base: float) -> float:

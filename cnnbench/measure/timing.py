@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from cnnbench.measure.machine import foreign_fraction, read_load
 from cnnbench.measurement import Window
 from cnnbench.stats import relative_half_width
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cnnbench.cell import Timing
-    from cnnbench.measure.machine import Load
+    from cnnbench.measure.witness import Witness
 
-MAX_FOREIGN_FRACTION = 0.05
 MAX_WARMUP_SHIFT = 0.05
+MAX_WARMUP_FACTOR = 10
 # Below this there is no interval to speak of, so the time limit waits for it.
 MIN_WINDOWS_AT_LIMIT = 3
-MAX_WARMUP_FACTOR = 10
+# Twice as many independent windows know their median 1.41 times as well. Where they gain less than
+# a tenth of that, what varies is no longer the windows but the machine, and more of them do not help.
+MIN_WINDOWS_AT_NOISE_FLOOR = 40
+MIN_NOISE_GAIN = 1.04
 
 
 class Step(Protocol):
@@ -38,9 +41,6 @@ class Step(Protocol):
 class Stopwatch:
     """Reads the processor's clock: right wherever a step has finished when its call returns."""
 
-    def synchronize(self) -> None:
-        """Wait until everything that was started has finished."""
-
     def run(self, step: Step, num_steps: int) -> float:
         """Return the seconds that `num_steps` steps take, nothing in between."""
         start = time.perf_counter()
@@ -48,17 +48,19 @@ class Stopwatch:
             step()
         return time.perf_counter() - start
 
-    def load(self) -> Load | None:
-        """Return the load of what the steps run on, to tell how much of it others took."""
-        return read_load()
+    def upheavals(self) -> tuple[int, ...]:
+        """Return counts that rise whenever a step cost more than its work: here, compilations."""
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        return (dynamo.counters["stats"]["unique_graphs"] if dynamo else 0,)
 
 
 class CudaStopwatch(Stopwatch):
     """Reads CUDA events, recorded in the stream and read after the loop."""
 
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        torch.cuda.synchronize()
+    def upheavals(self) -> tuple[int, ...]:
+        """Return the counts of compilations, and of memory segments asked of the driver."""
+        segments = torch.cuda.memory_stats().get("segment.all.allocated", 0)
+        return (*super().upheavals(), int(segments))
 
     def run(self, step: Step, num_steps: int) -> float:
         """Return the seconds between two events around `num_steps` steps."""
@@ -72,10 +74,6 @@ class CudaStopwatch(Stopwatch):
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3
 
-    def load(self) -> Load | None:
-        """Return nothing: who else uses the processors says little about the device."""
-        return None
-
 
 def stopwatch(device: torch.device) -> Stopwatch:
     """Return the stopwatch that is right for `device`."""
@@ -84,37 +82,45 @@ def stopwatch(device: torch.device) -> Stopwatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """The windows of one cell, and why there are no more."""
+    """The windows of one cell, why there are no more, and whether nothing was compiled meanwhile."""
 
     windows: tuple[Window, ...]
     rejected_windows: tuple[Window, ...]
     stop_reason: str
+    is_steady: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp:
-    """How many steps the warm-up took, and what one takes that follows another."""
+    """How many steps the warm-up took, what one takes that follows another, and whether it settled."""
 
     num_steps: int
     step_seconds: float
+    is_steady: bool
 
 
 def warm_up(step: Step, watch: Stopwatch, timing: Timing) -> WarmUp:
-    """Run steps, at least `timing.warmup_steps`, until two halves of the last ones agree within 5 %."""
+    """Run steps, at least `timing.warmup_steps`, until the last ones are steady.
+
+    They are when the medians of their two halves agree within 5 % and nothing was compiled and no
+    memory newly reserved in them.
+    """
     half = max(1, (timing.warmup_steps + 1) // 2)
     seconds: list[float] = []
+    upheavals = [watch.upheavals()]
     deadline = time.monotonic() + timing.limit_seconds
     while True:
         seconds.append(watch.run(step, 1))
+        upheavals.append(watch.upheavals())
         if len(seconds) < 2 * half:
             continue
         earlier = statistics.median(seconds[-2 * half : -half])
         later = statistics.median(seconds[-half:])
-        settled = abs(later - earlier) <= MAX_WARMUP_SHIFT * earlier
-        if settled or len(seconds) >= MAX_WARMUP_FACTOR * half or time.monotonic() > deadline:
-            return _in_a_row(
-                step, watch, timing, WarmUp(num_steps=len(seconds), step_seconds=later)
-            )
+        is_even = abs(later - earlier) <= MAX_WARMUP_SHIFT * earlier
+        is_steady = is_even and upheavals[-1] == upheavals[-2 * half - 1]
+        if is_steady or len(seconds) >= MAX_WARMUP_FACTOR * half or time.monotonic() > deadline:
+            alone = WarmUp(num_steps=len(seconds), step_seconds=later, is_steady=is_steady)
+            return _in_a_row(step, watch, timing, alone)
 
 
 def _in_a_row(step: Step, watch: Stopwatch, timing: Timing, alone: WarmUp) -> WarmUp:
@@ -123,7 +129,7 @@ def _in_a_row(step: Step, watch: Stopwatch, timing: Timing, alone: WarmUp) -> Wa
     if num_steps == 1:
         return alone
     step_seconds = min(alone.step_seconds, watch.run(step, num_steps) / num_steps)
-    return WarmUp(num_steps=alone.num_steps + num_steps, step_seconds=step_seconds)
+    return replace(alone, num_steps=alone.num_steps + num_steps, step_seconds=step_seconds)
 
 
 def measure(
@@ -132,8 +138,9 @@ def measure(
     timing: Timing,
     step_seconds: float,
     data_seconds: Callable[[], float | None],
+    witness: Witness,
 ) -> Measured:
-    """Time windows until the median is known as well as `timing` asks.
+    """Time windows until the median is known as well as `timing` asks, or no longer gets known better.
 
     Args:
         step: the training step, warm.
@@ -141,15 +148,17 @@ def measure(
         timing: how long a window lasts, and when to stop.
         step_seconds: about what one step takes; decides how many make a window.
         data_seconds: returns the time spent waiting for batches since it was last asked.
+        witness: looks around before and after each window.
     """
     num_steps = math.ceil(timing.window_seconds / step_seconds)
     data_seconds()  # forgets the warm-up's
     kept: list[Window] = []
     rejected: list[Window] = []
     reason = ""
-    for window in _windows(step, watch, num_steps, data_seconds):
+    upheavals = watch.upheavals()
+    for window in _windows(step, watch, num_steps, data_seconds, witness):
         # A neighbour that stays would keep us for ever: measuring anew may take as long again.
-        if _is_disturbed(window) and _seconds(rejected) < timing.limit_seconds:
+        if window.is_disturbed and _seconds(rejected) < timing.limit_seconds:
             rejected.append(window)
             continue
         kept.append(window)
@@ -157,24 +166,26 @@ def measure(
         reason = _stop_reason(kept, timing, is_late=is_late)
         if reason:
             break
-    return Measured(windows=tuple(kept), rejected_windows=tuple(rejected), stop_reason=reason)
-
-
-def _is_disturbed(window: Window) -> bool:
-    return (window.foreign_fraction or 0.0) > MAX_FOREIGN_FRACTION
+    return Measured(
+        windows=tuple(kept),
+        rejected_windows=tuple(rejected),
+        stop_reason=reason,
+        is_steady=watch.upheavals() == upheavals,
+    )
 
 
 def _windows(
-    step: Step, watch: Stopwatch, num_steps: int, data_seconds: Callable[[], float | None]
+    step: Step,
+    watch: Stopwatch,
+    num_steps: int,
+    data_seconds: Callable[[], float | None],
+    witness: Witness,
 ) -> Iterator[Window]:
     while True:
-        load = watch.load()
-        start = time.perf_counter()
+        witness.before()
         seconds = watch.run(step, num_steps)
-        wall_seconds = time.perf_counter() - start
-        window = Window(seconds=seconds, num_steps=num_steps)
-        foreign = foreign_fraction(load, watch.load(), wall_seconds)
-        yield replace(window, foreign_fraction=foreign, data_seconds=data_seconds())
+        window = witness.after(Window(seconds=seconds, num_steps=num_steps))
+        yield replace(window, data_seconds=data_seconds())
 
 
 def _seconds(windows: list[Window]) -> float:
@@ -184,9 +195,16 @@ def _seconds(windows: list[Window]) -> float:
 def _stop_reason(kept: list[Window], timing: Timing, *, is_late: bool) -> str:
     """Return why timing is over, or nothing while it is not."""
     if len(kept) >= timing.min_windows:
-        width = relative_half_width([window.step_seconds for window in kept])
+        steps = [window.step_seconds for window in kept]
+        width = relative_half_width(steps)
         if width <= timing.half_width:
             return "half_width"
+        half = len(steps) // 2
+        if (
+            len(steps) >= MIN_WINDOWS_AT_NOISE_FLOOR
+            and relative_half_width(steps[:half]) < MIN_NOISE_GAIN * width
+        ):
+            return "noise_floor"
     if len(kept) >= timing.max_windows:
         return "max_windows"
     return "limit_seconds" if is_late and len(kept) >= MIN_WINDOWS_AT_LIMIT else ""

@@ -13,8 +13,8 @@ import torch
 
 from cnnbench.cell import Timing
 from cnnbench.measure.timing import (
-    MAX_FOREIGN_FRACTION,
     MIN_WINDOWS_AT_LIMIT,
+    MIN_WINDOWS_AT_NOISE_FLOOR,
     CudaStopwatch,
     Measured,
     Stopwatch,
@@ -22,13 +22,13 @@ from cnnbench.measure.timing import (
     stopwatch,
     warm_up,
 )
+from cnnbench.measure.witness import Witness
+from cnnbench.measurement import MAX_FOREIGN_FRACTION, Window
 from cnnbench.stats import relative_half_width
 from neighbours import busy_neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from cnnbench.measure.machine import Load
 
 TIMING = Timing(
     window_seconds=0.02,
@@ -40,14 +40,14 @@ TIMING = Timing(
 )
 
 
-class Ungated(Stopwatch):
-    """Real time, whoever else uses the machine."""
+class Blind(Witness):
+    """Sees nobody, whoever uses the machine."""
 
-    def load(self) -> Load | None:
-        return None
+    def after(self, window: Window) -> Window:
+        return window
 
 
-class Scripted(Ungated):
+class Scripted(Stopwatch):
     """A clock that tells prepared times: `seconds(number of steps)` for each run; nothing runs."""
 
     def __init__(self, seconds: Callable[[int], float]) -> None:
@@ -75,8 +75,8 @@ def unknown() -> None:
     """Know nothing of waiting for data."""
 
 
-def timed(timing: Timing, watch: Stopwatch) -> Measured:
-    return measure(short_step, watch, timing, 0.002, unknown)
+def timed(timing: Timing, witness: Witness) -> Measured:
+    return measure(short_step, Stopwatch(), timing, 0.002, unknown, witness)
 
 
 @pytest.mark.parametrize("num_steps", [1, 5])
@@ -94,7 +94,7 @@ def test_a_stopwatch_measures_at_least_what_was_slept() -> None:
 @pytest.mark.parametrize("step_seconds", [0.0003, 0.004, 0.007, 0.02, 0.9])
 def test_a_window_has_the_fewest_steps_that_last_long_enough(step_seconds: float) -> None:
     watch = Scripted(lambda num_steps: num_steps * step_seconds)
-    measured = measure(no_step, watch, TIMING, step_seconds, unknown)
+    measured = measure(no_step, watch, TIMING, step_seconds, unknown, Blind())
     lengths = {window.num_steps for window in measured.windows}
     assert lengths == {math.ceil(0.02 / step_seconds)}
     assert set(watch.runs) == lengths
@@ -107,7 +107,7 @@ def test_a_window_has_the_fewest_steps_that_last_long_enough(step_seconds: float
 def test_every_window_is_kept_in_the_order_measured() -> None:
     times = [0.01, 0.03, 0.02, 0.05, 0.04, 0.07, 0.06, 0.08]
     timing = replace(TIMING, half_width=1e-6)
-    measured = measure(no_step, scripted(iter(times)), timing, 0.02, unknown)
+    measured = measure(no_step, scripted(iter(times)), timing, 0.02, unknown, Blind())
     assert [window.seconds for window in measured.windows] == times
     assert measured.rejected_windows == ()
 
@@ -115,14 +115,14 @@ def test_every_window_is_kept_in_the_order_measured() -> None:
 def test_each_window_has_its_own_wait_for_data_and_not_the_warm_ups() -> None:
     waits = iter([9.0, 0.001, 0.002, 0.003, 0.004])
     watch = Scripted(lambda num_steps: num_steps * 0.01)
-    measured = measure(no_step, watch, TIMING, 0.01, lambda: next(waits))
+    measured = measure(no_step, watch, TIMING, 0.01, lambda: next(waits), Blind())
     assert [window.data_seconds for window in measured.windows] == [0.001, 0.002, 0.003, 0.004]
 
 
 def test_timing_stops_as_soon_as_the_median_is_known_well_enough() -> None:
     times = [1.0, 1.2, 0.9, 1.1, *[1.0] * 20]
     timing = replace(TIMING, half_width=0.03, max_windows=20)
-    measured = measure(no_step, scripted(iter(times)), timing, 1.0, unknown)
+    measured = measure(no_step, scripted(iter(times)), timing, 1.0, unknown, Blind())
     number = len(measured.windows)
     assert measured.stop_reason == "half_width"
     assert relative_half_width(times[:number]) <= 0.03
@@ -130,25 +130,25 @@ def test_timing_stops_as_soon_as_the_median_is_known_well_enough() -> None:
 
 
 def test_timing_stops_for_each_of_its_reasons() -> None:
-    watch = Ungated()
-    assert timed(TIMING, watch).stop_reason == "half_width"
-    most = timed(replace(TIMING, half_width=1e-9), watch)
+    witness = Blind()
+    assert timed(TIMING, witness).stop_reason == "half_width"
+    most = timed(replace(TIMING, half_width=1e-9), witness)
     assert (most.stop_reason, len(most.windows)) == ("max_windows", TIMING.max_windows)
-    late = timed(replace(TIMING, half_width=1e-9, max_windows=10**6, limit_seconds=0.3), watch)
+    late = timed(replace(TIMING, half_width=1e-9, max_windows=10**6, limit_seconds=0.3), witness)
     assert late.stop_reason == "limit_seconds"
     assert len(late.windows) >= MIN_WINDOWS_AT_LIMIT
 
 
 def test_the_limit_waits_for_as_many_windows_as_an_interval_needs() -> None:
     timing = replace(TIMING, limit_seconds=1.0)
-    measured = measure(no_step, scripted(iter([5.0] * 9)), timing, 5.0, unknown)
+    measured = measure(no_step, scripted(iter([5.0] * 9)), timing, 5.0, unknown, Blind())
     assert (measured.stop_reason, len(measured.windows)) == ("limit_seconds", MIN_WINDOWS_AT_LIMIT)
 
 
 def test_a_window_beside_a_busy_neighbour_is_measured_again_but_not_for_ever() -> None:
     timing = replace(TIMING, window_seconds=0.1, half_width=1e-9, limit_seconds=1.0)
     with busy_neighbours():
-        measured = timed(timing, Stopwatch())
+        measured = timed(timing, Witness())
     assert measured.rejected_windows
     for window in measured.rejected_windows:
         assert window.foreign_fraction is not None
@@ -161,7 +161,7 @@ def test_a_window_beside_a_busy_neighbour_is_measured_again_but_not_for_ever() -
 
 def test_an_unknown_load_rejects_nothing() -> None:
     watch = Scripted(lambda num_steps: num_steps * 0.01)
-    measured = measure(no_step, watch, TIMING, 0.01, unknown)
+    measured = measure(no_step, watch, TIMING, 0.01, unknown, Blind())
     assert {window.foreign_fraction for window in measured.windows} == {None}
     assert measured.rejected_windows == ()
 
@@ -180,9 +180,51 @@ def test_a_warm_up_lasts_until_its_last_halves_agree() -> None:
     assert warm.step_seconds == pytest.approx(1.01)
 
 
-def test_a_warm_up_that_never_settles_ends() -> None:
+def test_a_warm_up_that_never_settles_ends_and_says_so() -> None:
     slower_and_slower = (1.5**number for number in count())
-    assert warm_up(no_step, scripted(slower_and_slower), TIMING).num_steps == 20
+    warm = warm_up(no_step, scripted(slower_and_slower), TIMING)
+    assert (warm.num_steps, warm.is_steady) == (20, False)
+
+
+class Upheaved(Scripted):
+    """A clock of even steps, of which the first ones bring new memory or code."""
+
+    def __init__(self, num_upheavals: int) -> None:
+        super().__init__(lambda num_steps: num_steps * 1.0)
+        self.num_upheavals = num_upheavals
+
+    def upheavals(self) -> tuple[int, ...]:
+        return (min(len(self.runs), self.num_upheavals),)
+
+
+def test_a_warm_up_lasts_until_nothing_is_compiled_and_no_memory_newly_reserved() -> None:
+    warm = warm_up(no_step, Upheaved(3), TIMING)
+    # Four steps without anything new follow the three.
+    assert (warm.num_steps, warm.is_steady) == (7, True)
+    assert warm_up(no_step, Upheaved(10**6), TIMING).is_steady is False
+
+
+def test_windows_in_which_something_was_compiled_are_not_steady() -> None:
+    quiet = measure(no_step, Upheaved(0), TIMING, 1.0, unknown, Blind())
+    upheaved = measure(no_step, Upheaved(3), TIMING, 1.0, unknown, Blind())
+    assert (quiet.is_steady, upheaved.is_steady) == (True, False)
+
+
+def test_a_compilation_is_an_upheaval() -> None:
+    torch._dynamo.reset()  # noqa: SLF001 (its documented way to forget what was compiled)
+    before = stopwatch(torch.device("cpu")).upheavals()
+    torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+    after = stopwatch(torch.device("cpu")).upheavals()
+    assert after[0] == before[0] + 1
+
+
+def test_timing_ends_when_more_windows_do_not_know_the_median_better() -> None:
+    # Two speeds, the machine keeping each for long: no number of windows tells which is the truth.
+    times = [1.0 if number % 2 else 1.5 for number in range(200)]
+    timing = replace(TIMING, half_width=0.001, max_windows=200, limit_seconds=1e9)
+    measured = measure(no_step, scripted(iter(times)), timing, 1.0, unknown, Blind())
+    assert measured.stop_reason == "noise_floor"
+    assert len(measured.windows) >= MIN_WINDOWS_AT_NOISE_FLOOR
 
 
 def test_a_warm_up_ends_at_the_time_limit() -> None:
@@ -202,21 +244,20 @@ def test_steps_in_a_row_that_overlap_make_longer_windows() -> None:
     warm = warm_up(no_step, watch, TIMING)
     assert warm.step_seconds == pytest.approx(in_a_row)
     assert warm.num_steps == sum(watch.runs)
-    measured = measure(no_step, watch, TIMING, warm.step_seconds, unknown)
+    measured = measure(no_step, watch, TIMING, warm.step_seconds, unknown, Blind())
     assert all(window.seconds >= TIMING.window_seconds for window in measured.windows)
 
 
 def test_the_stopwatch_suits_the_device() -> None:
     watch = stopwatch(torch.device("cpu"))
     assert type(watch) is Stopwatch
-    assert watch.load() is not None
+    assert watch.upheavals() == Stopwatch().upheavals()
 
 
 @pytest.mark.gpu
 def test_cudas_stopwatch_sees_the_devices_time_within_the_wall_clocks() -> None:
     watch = stopwatch(torch.device("cuda"))
     assert type(watch) is CudaStopwatch
-    assert watch.load() is None
     square = torch.randn(2048, 2048, device="cuda")
 
     def multiply() -> None:
@@ -241,6 +282,6 @@ def test_on_cuda_a_window_lasts_as_long_as_asked() -> None:
 
     timing = replace(TIMING, max_windows=4, window_seconds=0.05)
     warm = warm_up(step, watch, timing)
-    measured = measure(step, watch, timing, warm.step_seconds, unknown)
+    measured = measure(step, watch, timing, warm.step_seconds, unknown, Blind())
     assert all(w.num_steps * warm.step_seconds >= 0.05 for w in measured.windows)
     assert {window.foreign_fraction for window in measured.windows} == {None}

@@ -1,0 +1,49 @@
+"""Who else was at work while a window was timed, by the account of the system or of the GPU."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cnnbench.measure.machine import foreign_fraction, read_load
+
+if TYPE_CHECKING:
+    from cnnbench.measure.gpu import Counters, Gpu
+    from cnnbench.measure.machine import Load
+    from cnnbench.measurement import Window
+
+
+class Witness:
+    """Looks before and after a window, never during it; this one at the processors."""
+
+    _load: Load | None = None
+    _start = 0.0
+
+    def before(self) -> None:
+        """Look, right before the window starts."""
+        self._load = read_load()
+        self._start = time.perf_counter()
+
+    def after(self, window: Window) -> Window:
+        """Return `window` with what was seen since `before`."""
+        seconds = time.perf_counter() - self._start
+        return replace(window, foreign_fraction=foreign_fraction(self._load, read_load(), seconds))
+
+
+class GpuWitness(Witness):
+    """Looks at the GPU: who uses the processors says little about it."""
+
+    _counters: Counters | None = None
+
+    def __init__(self, gpu: Gpu) -> None:
+        """Ask the session `gpu`."""
+        self._gpu = gpu
+
+    def before(self) -> None:
+        """Read the cumulative counters."""
+        self._counters = self._gpu.counters()
+
+    def after(self, window: Window) -> Window:
+        """Return `window` with what the counters rose by, and the GPU's state now."""
+        return replace(window, gpu=self._gpu.reading(self._counters))
