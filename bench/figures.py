@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from scipy.stats import binomtest
+
 from cnnbench.stats import median_interval
 
 if TYPE_CHECKING:
@@ -57,6 +59,57 @@ def figure(
     )
 
 
+def count_figure(
+    name: str,
+    workload: str,
+    value: int,
+    *,
+    device: str,
+    total: int,
+    at_most: int | None = None,
+    at_least: int | None = None,
+) -> Figure:
+    """Return how many of `total` came out so, with the binomial interval of that (Wilson 1927)."""
+    interval = binomtest(value, total).proportion_ci(method="wilson")
+    target = at_most if at_least is None else at_least
+    met = None
+    if target is not None:
+        met = value <= target if at_least is None else value >= target
+    return Figure(
+        name=name,
+        workload=workload,
+        device=device,
+        value=value,
+        low=total * interval.low,
+        high=total * interval.high,
+        unit=f"of {total}",
+        target=target,
+        met=met,
+    )
+
+
+def read_figures(path: Path) -> list[Figure]:
+    """Return the figures that an earlier call wrote; none where it wrote nothing."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [_parse(row) for row in csv.DictReader(file)]
+
+
+def _parse(row: dict[str, str]) -> Figure:
+    return Figure(
+        name=row["name"],
+        workload=row["workload"],
+        device=row["device"],
+        value=float(row["value"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        unit=row["unit"],
+        target=float(row["target"]) if row["target"] else None,
+        met=row["met"] == "True" if row["met"] else None,
+    )
+
+
 def write_figures(figures: Iterable[Figure], path: Path) -> None:
     """Write one row a figure; what is unknown stays empty."""
     names = [field.name for field in fields(Figure)]
@@ -73,5 +126,5 @@ def describe(one: Figure) -> str:
     """Return the figure as a line of text."""
     text = f"{one.name:<28} {one.value:>9.3g} {one.unit:<3} [{one.low:.3g}, {one.high:.3g}]"
     if one.target is not None:
-        text += f"  target <= {one.target:g}: {'met' if one.met else 'MISSED'}"
+        text += f"  target {one.target:g}: {'met' if one.met else 'MISSED'}"
     return f"{text}  ({one.workload})"

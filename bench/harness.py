@@ -1,6 +1,12 @@
-"""What cnnbench itself costs: its imports, the start of a cell, the first step, the tracking.
+"""cnnbench itself, measured: what it costs, and whether its numbers may be believed.
 
-Run by `make bench-harness`; writes results/local/harness.csv. Nothing here is asserted: machines differ.
+Run by `make bench-harness`; writes results/local/harness.csv. `--only` runs one of its parts and leaves
+the rows of the others as they are:
+
+    cost     imports, the start of a cell, the first step, the tracking (a minute)
+    trust    A/A and A/B comparisons, and a bare loop (the better part of an hour on two processors)
+
+Nothing here is asserted: machines differ.
 """
 
 from __future__ import annotations
@@ -16,10 +22,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.figures import Figure, describe, figure, write_figures
+from bench import trust
+from bench.figures import Figure, describe, figure, read_figures, write_figures
+from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.job import CellJob, Preflight, Request
-from cnnbench.sweep.run import check
+from cnnbench.sweep.run import check, look
 from cnnbench.sweep.workers import launcher
 from cnnbench.tracking import open_store
 
@@ -43,19 +51,33 @@ CELL = Cell(
 
 
 def main() -> None:
-    """Measure everything and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure what was asked for and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path("results/local/harness.csv"))
+    parser.add_argument("--only", choices=_PARTS, action="append")
+    parser.add_argument("--results-dir", type=Path, default=Path("results/local"))
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder))
-    for one in figures:
-        click.echo(describe(one))
-    write_figures(figures, arguments.output)
+    figures = read_figures(arguments.output)
+    for part in arguments.only or _PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = _PARTS[part](Path(folder), arguments.results_dir)
+        for one in fresh:
+            click.echo(describe(one))
+        names = {one.name for one in fresh}
+        figures = [one for one in figures if one.name not in names] + fresh
+        write_figures(figures, arguments.output)
 
 
-def measure(folder: Path) -> list[Figure]:
-    """Return every figure, writing only into `folder`."""
+def _trust(folder: Path, results_dir: Path) -> list[Figure]:
+    with launcher("forkserver") as workers:
+        delta = noise.delta(results_dir, look(workers, "auto"))
+        return trust.measure(workers, folder, delta=delta)
+
+
+def _cost(folder: Path, _: Path) -> list[Figure]:
+    """Return what everything around a cell costs, writing only into `folder`."""
     with launcher("forkserver") as workers:
         ready = check(workers, _preflight(folder))
         device = ready.environment.device
@@ -169,6 +191,9 @@ def _seconds(*arguments: str) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
+
+
+_PARTS = {"cost": _cost, "trust": _trust}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
-"""The whole job as functions: run a sweep, load its records, build a model."""
+"""The whole job as functions: run a sweep, load its records, examine the machine, build a model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from cnnbench import architectures
-from cnnbench.options import AUTO
+from cnnbench.examination import Diagnostics, diagnose_machine
+from cnnbench.options import AUTO, sort_settings
 from cnnbench.results import Records, load
 from cnnbench.session import Session
 from cnnbench.sweep.run import Observer
 from cnnbench.sweep.workers import launcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from cnnbench.cell import Cell
 
-__all__ = ["Records", "build", "load", "plan", "run"]
+__all__ = ["Diagnostics", "Records", "build", "doctor", "load", "plan", "run"]
 
 
 def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:
@@ -42,6 +45,24 @@ def plan(profile: str = "quick", **settings: Any) -> list[Cell]:
         with launcher(session.options.isolation) as workers:
             session.choose_profile(workers)
     return session.cells()
+
+
+def doctor(
+    *, noise: bool = False, say: Callable[[str], None] = lambda _: None, **settings: Any
+) -> Diagnostics:
+    """Say what this machine can measure, and what would spoil it.
+
+    Args:
+        noise: measure the machine's noise floor as well, which takes minutes, and keep it beside the
+            results: from then on smaller differences count as none.
+        say: told what is being done.
+        settings: `device`, `data_dir`, `results_dir` and `tracking_uri`, as for `run`.
+
+    Raises:
+        CnnbenchError: there is no such device, or the noise could not be measured.
+    """
+    options, _, _ = sort_settings(settings)
+    return diagnose_machine(options, with_noise=noise, say=say)
 
 
 def build(

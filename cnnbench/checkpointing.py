@@ -22,6 +22,9 @@ from cnnbench.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# What is being recomputed now. Not kept by thread: on CUDA autograd recomputes in a thread of its own.
+_recomputing_now: list[Segment] = []
+
 FROZEN_NOTE = "frozen trunk: it keeps no activations, so checkpointing has nothing to recompute"
 
 # A module with a forward pass of its own is a block; these only call their children in order.
@@ -69,6 +72,11 @@ def apply_checkpointing(
     for segment in segments:
         _wrap(segment)
     return segments, () if segments else (FROZEN_NOTE,)
+
+
+def is_recomputing() -> bool:
+    """Say whether a segment is being recomputed at this moment, in any thread."""
+    return bool(_recomputing_now)
 
 
 def find_segments(model: nn.Module, granularity: str, example: torch.Tensor) -> list[Segment]:
@@ -292,7 +300,7 @@ def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callabl
         return value
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _throwaway_buffers(segment.modules, _copies(segment.modules))
+        return nullcontext(), _recomputation(segment, _copies(segment.modules))
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
@@ -308,6 +316,19 @@ def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callabl
         )
 
     return forward
+
+
+@contextmanager
+def _recomputation(
+    segment: Segment, earlier: dict[tuple[nn.Module, str], torch.Tensor]
+) -> Iterator[None]:
+    """Recompute `segment` from its `earlier` buffers inside the context, and say so to who asks."""
+    _recomputing_now.append(segment)
+    try:
+        with _throwaway_buffers(segment.modules, earlier):
+            yield
+    finally:
+        _recomputing_now.pop()
 
 
 def _copies(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], torch.Tensor]:

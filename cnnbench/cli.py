@@ -1,8 +1,9 @@
-"""The command line: `cnnbench run`, `report`, `list` and `ui`."""
+"""The command line: `cnnbench run`, `report`, `doctor`, `list` and `ui`."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -188,6 +189,8 @@ _DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks.")
 @_PLACE
 @click.option("--fresh", is_flag=True, help="Measure every cell anew.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and timed-out cells again.")
+@click.option("--trace", is_flag=True, help="Leave a profiler trace of each timed cell.")
+@click.option("--layers", is_flag=True, help="Leave a table of each timed cell's layers.")
 @click.option("--dry-run", is_flag=True, help="Print the grid and its cost; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @_DEBUG
@@ -219,6 +222,28 @@ def report(sweep: str | None, *, debug: bool) -> None:
     """Write the report of SWEEP, a folder of the results (default: the latest), anew."""
     del debug
     click.echo(import_module("cnnbench.results").write_report(sweep))
+
+
+@cli.command()
+@click.option("--noise", is_flag=True, help="Measure the machine's noise: some minutes.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N")
+@click.option("--data-dir", help="where data sets lie  [default: ~/.cache/cnnbench]")
+@click.option("--results-dir", default=RESULTS_DIR, show_default=True)
+@click.option("--tracking-uri", help="MLflow's store or server")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@_DEBUG
+def doctor(*, noise: bool, as_json: bool, debug: bool, **settings: Any) -> int:
+    """Say what this machine can measure, and what would spoil it."""
+    del debug
+    found = import_module("cnnbench.api").doctor(
+        noise=noise, say=lambda text: click.echo(f"{text} ...", err=True), **settings
+    )
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found.findings], indent=1))
+    else:
+        for line in import_module("cnnbench.display").finding_lines(found.findings):
+            click.echo(line)
+    return EXIT_CELL_FAILED if found.has_problem else 0
 
 
 @cli.command("list")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,35 +73,27 @@ def diagnose(epochs: Sequence[Epoch], *, num_classes: int, diverged: bool) -> Di
     last = epochs[-1]
     losses = [epoch.val_loss for epoch in epochs]
     lowest = min(range(len(losses)), key=losses.__getitem__)
-    numbers = {
-        "gap": last.train_accuracy - last.val_accuracy,
-        "rise": _relative(losses[-1], losses[lowest]),
-        "fitted": (last.train_accuracy - 1 / num_classes) / (1 - 1 / num_classes)
-        if num_classes > 1
-        else 1.0,
-        "progress": _progress(losses),
-    }
-    still_falls = last.train_loss < epochs[lowest].train_loss
-    return Diagnosis(
-        kind=_kind(**numbers, still_falls=still_falls, num_epochs=len(epochs)), **numbers
+    chance = 1 / num_classes if num_classes > 1 else 0.0
+    found = Diagnosis(
+        kind="healthy",
+        gap=last.train_accuracy - last.val_accuracy,
+        rise=losses[-1] / losses[lowest] - 1 if losses[lowest] > 0 else 0.0,
+        fitted=(last.train_accuracy - chance) / (1 - chance),
+        progress=_progress(losses),
     )
+    still_falls = last.train_loss < epochs[lowest].train_loss
+    return replace(found, kind=_kind(found, len(epochs), still_falls=still_falls))
 
 
-def _kind(
-    *,
-    gap: float,
-    rise: float,
-    fitted: float,
-    progress: float | None,
-    still_falls: bool,
-    num_epochs: int,
-) -> str:
+def _kind(found: Diagnosis, num_epochs: int, *, still_falls: bool) -> str:
+    gap, rise, fitted, progress = (
+        value or 0.0 for value in (found.gap, found.rise, found.fitted, found.progress)
+    )
     if gap > MAX_GAP or (rise > MAX_RISE and still_falls):
         return "overfitting"
     if fitted < MIN_FITTED:
         return "underfitting"
-    is_long_enough = num_epochs // 3 >= MIN_PLATEAU_EPOCHS
-    if is_long_enough and progress is not None and progress < MIN_PROGRESS:
+    if num_epochs // 3 >= MIN_PLATEAU_EPOCHS and progress < MIN_PROGRESS:
         return "plateaued"
     return "healthy"
 
@@ -112,7 +104,3 @@ def _progress(losses: Sequence[float]) -> float | None:
         return None
     before = min(losses[:-third])
     return (before - min(losses)) / before if before > 0 else 0.0
-
-
-def _relative(value: float, base: float) -> float:
-    return value / base - 1 if base > 0 else 0.0

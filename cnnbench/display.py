@@ -11,9 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from cnnbench.sweep.run import Observer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from cnnbench.cell import Cell
+    from cnnbench.job import Finding
     from cnnbench.job import Progress as WorkerProgress
     from cnnbench.record import Record
     from cnnbench.sweep.plan import Plan
@@ -139,11 +142,13 @@ class LiveDisplay(PlainDisplay):
 
 def plan_line(plan: Plan, cells: list[Cell]) -> str:
     """Say how many cells a sweep has and how many of them still have to run."""
-    num_done = len(plan.cells) - len(cells)
+    num_cells, num_done = len(plan.cells), len(plan.cells) - len(cells)
+    noun = "1 cell" if num_cells == 1 else f"{num_cells} cells"
     if not cells:
-        return f"{plan.sweep_id}: all {len(plan.cells)} cells have their results already"
-    resumed = f", {num_done} have their results already" if num_done else ""
-    return f"{plan.sweep_id}: {len(plan.cells)} cells{resumed}"
+        has = "has its result" if num_cells == 1 else "have their results"
+        return f"{plan.sweep_id}: all of {noun} {has} already"
+    resumed = f", {num_done} with a result already" if num_done else ""
+    return f"{plan.sweep_id}: {noun}{resumed}"
 
 
 def record_line(record: Record) -> str:
@@ -171,3 +176,15 @@ def left_text(seconds: float | None) -> str:
         return ""
     clock = time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(seconds))  # noqa: PLR2004
     return f"  about {clock} left"
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """Return what the doctor found as lines, each remedy under what it is for."""
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        status = finding.status.upper() if finding.status == "problem" else finding.status
+        lines.append(f"{status:8} {finding.subject:{width}}  {finding.text}")
+        if finding.remedy:
+            lines.append(f"{'':8} {'':{width}}  -> {finding.remedy}")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 
 from cnnbench.digest import digest
@@ -83,7 +84,8 @@ class Peaks:
 class Environment:
     """The machine and the software, as one worker saw them before the first cell.
 
-    `device` is the marketing name of the processor that trains; `libraries` the versions of all that
+    `device` is the marketing name of the processor that trains; `processors` say how the machine's are
+    shared out and clocked; `libraries` the versions of all that
     takes part in a number; `flags` the numeric switches of PyTorch as cells find them; `allocator` how
     memory is handed out; `variables` an allow-list of environment variables, never secrets.
     """
@@ -101,6 +103,7 @@ class Environment:
     num_cpus: int
     memory_bytes: int
     num_threads: int
+    processors: dict[str, str] = field(default_factory=dict)
     operating_system: str
     python: str
     torch: str
@@ -149,3 +152,15 @@ _IDENTITY = (
     "cnnbench",
     "code_digest",
 )
+
+# From "://" to the last "@" that comes before the next URI: a password may hold any character.
+_USER_PART = re.compile(r"://(?:(?!\s[a-z][a-z0-9+.-]*://).)*@", re.IGNORECASE | re.DOTALL)
+
+
+def masked(text: str) -> str:
+    """Return `text` with the user part of every URI in it hidden: `http://***@host` for `http://me:pw@host`.
+
+    In doubt it hides more: what follows up to the last `@` goes as well, unless another URI begins
+    after a space.
+    """
+    return _USER_PART.sub("://***@", text)

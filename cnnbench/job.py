@@ -53,6 +53,28 @@ class PeaksJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Look for what `device` can measure here, and for what would spoil it."""
+
+    device: str
+    data_dir: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: `status` is `ok`, `warning`, `problem` or `unknown`.
+
+    A `warning` makes numbers worse or misses some; a `problem` makes them wrong or impossible. All but
+    `ok` name a `remedy` where there is one.
+    """
+
+    subject: str
+    status: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellJob:
     """Train and profile one cell.
 
@@ -97,6 +119,7 @@ class Answer:
     environment: Environment | None = None
     ready: Ready | None = None
     peaks: Peaks | None = None
+    findings: tuple[Finding, ...] | None = None
     record: Record | None = None
     refusal: Refusal | None = None
 
@@ -108,6 +131,7 @@ class Request:
     look: str | None = None
     preflight: Preflight | None = None
     peaks: PeaksJob | None = None
+    examination: Examination | None = None
     cell: CellJob | None = None
 
 

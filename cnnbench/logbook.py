@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.errors import StoreError
+from cnnbench.results import ARTIFACTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,11 @@ class MlflowLogbook(Logbook):
         """Open the store and find the sweep's experiment in it."""
         self._tracker = import_module("cnnbench.tracking").open_store(self._uri, self._results_dir)
         self._log = self._tracker.sweep(
-            sweep_id, profile=profile, environment=ready.environment, dataset=ready.dataset
+            sweep_id,
+            profile=profile,
+            environment=ready.environment,
+            dataset=ready.dataset,
+            artifacts_dir=self._results_dir / sweep_id / ARTIFACTS,
         )
 
     def catch_up(self, records: Sequence[Record]) -> int:

@@ -14,7 +14,7 @@ MAX_FOREIGN_FRACTION = 0.05
 class GpuReading:
     """What the GPU says of itself about one window; `None` is unknown, never zero.
 
-    The seconds are the driver's cumulative counters, differenced around the window: how long clocks
+    The seconds are the driver's cumulative counters, differenced since the window before: how long clocks
     were lowered against heat, by the external power brake, and by the software power cap. The rest is
     read when the window has ended. `num_foreign_processes` are those of others on this GPU.
     """
@@ -76,6 +76,9 @@ class Energy:
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Peaks of one training step in its steady state, and of the set-up before it, in bytes.
+
+    `setup_peak_bytes` is of what `peak_allocated_bytes` counts on CUDA (with the data set), on a CPU of
+    what `process_bytes` does.
 
     `peak_allocated_bytes` counts tensors: the model, its gradients, the optimizer, one batch and the
     step's activations, without the resident data set (`data_bytes`). On a CPU it is the allocation peak

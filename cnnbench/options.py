@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnbench.cell import AXES, Recipe
 from cnnbench.errors import InvalidValueError, miss
+from cnnbench.job import EXTRAS
 from cnnbench.results import RESULTS_DIR
 
 DATA_DIR = "~/.cache/cnnbench"
@@ -30,6 +31,13 @@ class Options:
     cell_timeout: float | None = None
     fresh: bool = False
     retry_failed: bool = False
+    trace: bool = False
+    layers: bool = False
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Return what every cell is asked for besides its numbers."""
+        return tuple(name for name in EXTRAS if getattr(self, name))
 
 
 def sort_settings(settings: dict[str, Any]) -> tuple[Options, dict[str, list[Any]], dict[str, Any]]:

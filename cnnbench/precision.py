@@ -99,7 +99,7 @@ class FP16(Precision):
         return torch.amp.GradScaler(device.type)
 
 
-_MODES = {mode.name: mode for mode in (Precision, TF32, BF16, FP16)}
+MODES = {mode.name: mode for mode in (Precision, TF32, BF16, FP16)}
 
 
 def precision(name: str) -> Precision:
@@ -108,4 +108,4 @@ def precision(name: str) -> Precision:
     Raises:
         UnknownNameError: naming the modes there are.
     """
-    return lookup("precision", name, _MODES)()
+    return lookup("precision", name, MODES)()

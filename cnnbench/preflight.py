@@ -1,8 +1,11 @@
-"""Everything that can be found wrong before the first cell is, here: device, data, models, weights."""
+"""What is done before the first cell: device, data, models and weights checked, peaks measured."""
 
 from __future__ import annotations
 
 import hashlib
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +16,18 @@ from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
 from cnnbench.job import Ready
 from cnnbench.measure.collect import collect_environment
+from cnnbench.measure.gpu import Gpu
+from cnnbench.measure.peaks import measure_peaks
+from cnnbench.precision import precision
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cnnbench.architectures.pretrained import WeightsFile
-    from cnnbench.environment import DatasetInfo
-    from cnnbench.job import Preflight
+    from cnnbench.environment import DatasetInfo, Peaks
+    from cnnbench.job import PeaksJob, Preflight
+
+IDLE_SECONDS = 2.0
 
 
 def preflight(job: Preflight) -> Ready:
@@ -47,6 +57,34 @@ def preflight(job: Preflight) -> Ready:
         model_digests=digests,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def peaks(job: PeaksJob) -> Peaks:
+    """Measure what the device can reach, and what it draws with nothing running.
+
+    Raises:
+        InvalidValueError: there is no such device.
+    """
+    device = find_device(job.device)
+    with _session(job) as gpu:
+        torch.zeros(1, device=device)  # a context, as every cell has one
+        idle_watts = _idle_watts(gpu) if gpu else None
+        found = measure_peaks(device, [precision(name) for name in job.precisions])
+    return replace(found, idle_watts=idle_watts)
+
+
+def _session(job: PeaksJob) -> AbstractContextManager[Gpu | None]:
+    return Gpu(job.device_uuid) if job.device_uuid else nullcontext()
+
+
+def _idle_watts(gpu: Gpu) -> float | None:
+    """Return the draw over some idle seconds by the energy counter; without one, the draw at their end."""
+    before, start = gpu.energy_joules(), time.perf_counter()
+    time.sleep(IDLE_SECONDS)
+    after, seconds = gpu.energy_joules(), time.perf_counter() - start
+    if before is None or after is None:
+        return gpu.watts()
+    return (after - before) / seconds
 
 
 def find_device(name: str) -> torch.device:

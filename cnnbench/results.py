@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "environment.json"
 RESULTS_DIR = "results/local"
+ARTIFACTS = "artifacts"
 
 
 class Records(Sequence["Record"]):
@@ -51,6 +52,11 @@ class Records(Sequence["Record"]):
         """Return the table of `cells.csv` as a pandas DataFrame, one row a cell."""
         frame: pd.DataFrame = import_module("cnnbench.analysis.frame").to_frame(self)
         return frame
+
+
+def artifacts_folder(sweep: Path, cell_hash: str) -> Path:
+    """Return where a cell of the sweep in the folder `sweep` leaves its files, if it leaves any."""
+    return sweep / ARTIFACTS / cell_hash
 
 
 def load(path: str | Path = RESULTS_DIR) -> Records:

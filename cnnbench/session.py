@@ -14,22 +14,22 @@ import msgspec
 from cnnbench import architectures, data
 from cnnbench.analysis.replacing import replacing
 from cnnbench.errors import CnnbenchError, StoreError
-from cnnbench.job import Preflight
+from cnnbench.job import EXTRAS, CellJob, PeaksJob, Preflight
 from cnnbench.logbook import logbook
 from cnnbench.options import AUTO, command_line, sort_settings
-from cnnbench.results import ENVIRONMENT, Records, write_report
+from cnnbench.results import ENVIRONMENT, Records, artifacts_folder, write_report
 from cnnbench.sweep.journal import NAME as JOURNAL
 from cnnbench.sweep.journal import Journal, read_journal
 from cnnbench.sweep.plan import make_plan
 from cnnbench.sweep.profiles import load_profile
-from cnnbench.sweep.run import Observer, check, look, run_cells
+from cnnbench.sweep.run import Observer, check, find_peaks, look, run_cells
 from cnnbench.sweep.workers import Launcher, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cnnbench.cell import Cell
-    from cnnbench.environment import Environment
+    from cnnbench.environment import Environment, Peaks
     from cnnbench.job import Ready
     from cnnbench.record import Record
     from cnnbench.sweep.plan import Plan
@@ -101,7 +101,7 @@ class Session:
         cells = self.cells()
         download = self.options.download
         job = Preflight(
-            device=_device_of(environment),
+            device=device_of(environment),
             dataset=cells[0].dataset,
             data_dir=str(self.data_dir),
             cache_dir=str(self.results_dir / PREPARED),
@@ -116,14 +116,16 @@ class Session:
         self, workers: Launcher, plan: Plan, ready: Ready, journal: Journal, folder: Path
     ) -> Records:
         done = {record.cell_hash: record for record in read_journal(folder / JOURNAL)}
-        with replacing(folder / ENVIRONMENT) as path:
-            path.write_bytes(_pretty(self._surroundings(ready)))
         num_logged = self.logbook.catch_up(list(done.values()))
         for note in ready.notes:
             self.observer.on_warning(note)
         stand = [] if self.options.fresh else list(done.values())
-        missing = plan.missing(stand, retry_failed=self.options.retry_failed)
+        missing = plan.missing(
+            stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
+        )
         self.observer.on_plan(plan, missing)
+        peaks = self._peaks(workers, ready.environment, missing)
+        self._write_surroundings(folder, ready, peaks)
 
         def keep(record: Record) -> None:
             journal.append(record)
@@ -133,10 +135,8 @@ class Session:
         try:
             run_cells(
                 workers,
-                plan,
-                missing,
-                ready,
-                device=_device_of(ready.environment),
+                [self._job(cell, plan, ready, peaks, folder) for cell in missing],
+                ready.environment,
                 timeout_seconds=self.options.cell_timeout,
                 observer=self.observer,
                 keep=keep,
@@ -150,15 +150,53 @@ class Session:
             self.logbook.finish(records, write_report(folder))
         return records
 
-    def _surroundings(self, ready: Ready) -> dict[str, Any]:
-        """Return what `environment.json` says; the data set without its path on this machine."""
-        return {
+    def _artifacts(self) -> set[str]:
+        """Return the names of the files that every cell is to leave."""
+        return {name for extra in self.options.extras for name in EXTRAS[extra]}
+
+    def _peaks(
+        self, workers: Launcher, environment: Environment, cells: list[Cell]
+    ) -> Peaks | None:
+        """Measure what the device can reach, where a cell is to be timed against it."""
+        timed = [cell.precision for cell in cells if cell.timing.max_windows]
+        if not timed:
+            return None
+        self.observer.on_phase("measuring what the device can reach")
+        job = PeaksJob(
+            device=device_of(environment),
+            device_uuid=environment.device_uuid,
+            # Every cell may hold operators that compute in fp32.
+            precisions=tuple(dict.fromkeys(["fp32", *timed])),
+        )
+        return find_peaks(workers, job)
+
+    def _job(
+        self, cell: Cell, plan: Plan, ready: Ready, peaks: Peaks | None, folder: Path
+    ) -> CellJob:
+        return CellJob(
+            cell=cell,
+            dataset=ready.dataset,
+            device=device_of(ready.environment),
+            device_uuid=ready.environment.device_uuid,
+            sweep_id=plan.sweep_id,
+            environment_hash=plan.environment_hash(cell),
+            peaks=peaks,
+            folder=str(artifacts_folder(folder, cell.hash)),
+            extras=self.options.extras,
+        )
+
+    def _write_surroundings(self, folder: Path, ready: Ready, peaks: Peaks | None) -> None:
+        """Write `environment.json`; the data set is told without its path on this machine."""
+        surroundings = {
             **asdict(ready.environment),
+            "peaks": peaks or _earlier_peaks(folder / ENVIRONMENT),
             "dataset": asdict(replace(ready.dataset, path="")),
             "model_digests": ready.model_digests,
             "profile": self._profile.name,
             "command": self.command,
         }
+        with replacing(folder / ENVIRONMENT) as path:
+            path.write_bytes(_pretty(surroundings))
 
 
 def _absolute(path: str | Path) -> Path:
@@ -200,9 +238,17 @@ def _check_writable(folder: Path) -> None:
         raise StoreError(msg)
 
 
-def _device_of(environment: Environment) -> str:
+def device_of(environment: Environment) -> str:
+    """Return what PyTorch calls the environment's device: `cpu`, `cuda:0`."""
     index = environment.device_index
     return environment.device_type if index is None else f"{environment.device_type}:{index}"
+
+
+def _earlier_peaks(path: Path) -> Any:
+    """Return the peaks of the session that ran the sweep's cells: this one has nothing to run."""
+    with suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("peaks")
+    return None
 
 
 def _pretty(value: object) -> bytes:

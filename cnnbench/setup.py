@@ -101,7 +101,7 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
         UnsupportedError: saying what the device cannot do.
     """
     mode = precision(cell.precision)
-    reason = mode.unsupported_reason(device) or _compile_unsupported(cell.compile, device)
+    reason = mode.unsupported_reason(device) or compile_unsupported(cell.compile, device)
     if reason:
         raise UnsupportedError(reason)
     mode.apply()
@@ -154,7 +154,8 @@ def add_dropout(model: nn.Module, probability: float) -> None:
     heads[-1].register_forward_pre_hook(drop)
 
 
-def _compile_unsupported(mode: str, device: torch.device) -> str | None:
+def compile_unsupported(mode: str, device: torch.device) -> str | None:
+    """Return why a model cannot be compiled so on `device`, or `None` when it can."""
     if device.type == "cuda" or mode == "off":
         return None
     if mode in {"graph", "reduce-overhead"}:

@@ -44,7 +44,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cnnbench.cell import plain_text
 from cnnbench.errors import StoreError
-from cnnbench.measurement import Window
+from cnnbench.measurement import GpuReading, Window
 from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ MAX_REASON_CHARACTERS = 300
 RUNS_PER_PAGE = 1000
 LOCK_SECONDS = 20
 
-WINDOW_COLUMNS = tuple(field.name for field in fields(Window))
+WINDOW_COLUMNS = tuple(field.name for field in fields(Window) if field.name != "gpu")
+GPU_COLUMNS = tuple(field.name for field in fields(GpuReading))
 
 _REFUSALS = (
     MlflowException,
@@ -167,8 +168,11 @@ class Tracker:
         environment: Environment,
         dataset: DatasetInfo | None = None,
         study: str | None = None,
+        artifacts_dir: Path | None = None,
     ) -> SweepLog:
         """Return where the cells of one sweep are logged, in the experiment `cnnbench/<profile>`.
+
+        `artifacts_dir` is where cells left files of their own, in a folder named by the cell's hash.
 
         Raises:
             StoreError: the store refuses.
@@ -182,6 +186,7 @@ class Tracker:
             environment=environment,
             dataset=dataset,
             study=study,
+            artifacts_dir=artifacts_dir,
         )
 
     def ui(self, *, port: int, profile: str | None = None) -> Ui:
@@ -266,6 +271,7 @@ class SweepLog:
     environment: Environment
     dataset: DatasetInfo | None
     study: str | None
+    artifacts_dir: Path | None = None
 
     def log(self, record: Record) -> str:
         """Write `record` as one run and return its id; a former run of the same cell is superseded.
@@ -382,6 +388,8 @@ class SweepLog:
         run_id = str(run.info.run_id)
         # First, for MLflow then reads the whole run back to learn where its artifacts are.
         self._log_files(run_id, _cell_files(record))
+        for path in self._left_by(record):
+            self._client.log_artifact(run_id, str(path))
         row = record.row()
         self._client.log_batch(
             run_id,
@@ -394,6 +402,12 @@ class SweepLog:
         status = "FAILED" if record.status in _FAILED_STATUSES else "FINISHED"
         self._client.set_terminated(run_id, status, _milliseconds(record.finished_at))
         return run_id
+
+    def _left_by(self, record: Record) -> Iterator[Path]:
+        """Yield the files that the cell itself left, those that are still there."""
+        if self.artifacts_dir is not None:
+            paths = [self.artifacts_dir / record.cell_hash / name for name in record.artifacts]
+            yield from (path for path in paths if path.is_file())
 
     def _log_files(self, run_id: str, files: dict[str, bytes]) -> None:
         """Write `files` and the environment as the run's artifacts, in one call."""
@@ -584,6 +598,8 @@ def _cell_tags(record: Record) -> dict[str, str]:
         "environment_hash": record.environment_hash,
         "effective_precision": record.effective_precision,
         "stop_reason": record.profile.stop_reason if record.profile else None,
+        "diagnosis": record.diagnosis.kind if record.diagnosis else None,
+        "unknowns": "; ".join(f"{what}: {why}" for what, why in record.unknowns.items()),
         "error": record.error,
     }
     return {name: value[:MAX_TAG_CHARACTERS] for name, value in tags.items() if value}
@@ -634,13 +650,14 @@ def _windows_csv(record: Record) -> bytes:
     """Return the raw windows, one a line; a `rejected` one was measured again."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["kind", *WINDOW_COLUMNS])
+    table.writerow(["kind", *WINDOW_COLUMNS, *GPU_COLUMNS])
     profile = record.profile
     for kind, windows in (
         ("timed", profile.windows if profile else ()),
         ("rejected", profile.rejected_windows if profile else ()),
     ):
         for window in windows:
-            values = [plain_text(getattr(window, name)) for name in WINDOW_COLUMNS]
-            table.writerow([kind, *values])
+            values = [getattr(window, name) for name in WINDOW_COLUMNS]
+            values += [getattr(window.gpu, name, None) for name in GPU_COLUMNS]
+            table.writerow([kind, *map(plain_text, values)])
     return text.getvalue().encode()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cnnbench.doctor import examine
 from cnnbench.errors import CnnbenchError
 from cnnbench.execute import execute
 from cnnbench.job import Answer, Progress, Refusal, decode_request, encode
 from cnnbench.measure.collect import collect_environment
-from cnnbench.preflight import find_device, preflight
+from cnnbench.preflight import find_device, peaks, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,10 @@ def serve(line: bytes, send: Callable[[bytes], None]) -> None:
             send(encode(Answer(environment=collect_environment(find_device(request.look)))))
         elif request.preflight is not None:
             send(encode(Answer(ready=preflight(request.preflight))))
+        elif request.peaks is not None:
+            send(encode(Answer(peaks=peaks(request.peaks))))
+        elif request.examination is not None:
+            send(encode(Answer(findings=examine(request.examination))))
         elif request.cell is not None:
             send(encode(Answer(record=execute(request.cell, report))))
     except CnnbenchError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnnbench.architectures import ARCHITECTURES
 from cnnbench.cell import CHECKPOINTINGS, parse_call
-from cnnbench.checkpointing import FROZEN_NOTE, apply_checkpointing, find_segments
+from cnnbench.checkpointing import (
+    FROZEN_NOTE,
+    apply_checkpointing,
+    find_segments,
+    is_recomputing,
+)
 from cnnbench.errors import UnsupportedError
 from cnnbench.measure.memory import MemoryMeter
 from sample_models import (
@@ -67,6 +73,7 @@ class ConvolutionCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.names = {p.data_ptr(): name for name, p in model.named_parameters()}
         self.counts: Counter[str] = Counter()
+        self.recomputed: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self,
@@ -76,15 +83,21 @@ class ConvolutionCounter(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is torch.ops.aten.convolution.default:
-            self.counts[self.names[args[1].data_ptr()]] += 1
+            name = self.names[args[1].data_ptr()]
+            self.counts[name] += 1
+            self.recomputed[name] += is_recomputing()
         return func(*args, **(kwargs or {}))
 
 
-def count_convolutions(model: nn.Module) -> Counter[str]:
+def watch_convolutions(model: nn.Module) -> ConvolutionCounter:
     counter = ConvolutionCounter(model)
     with counter:
         backward(model.train(), *batch(0, 4, 32))
-    return counter.counts
+    return counter
+
+
+def count_convolutions(model: nn.Module) -> Counter[str]:
+    return watch_convolutions(model).counts
 
 
 def peak_bytes(model: nn.Module, batch_size: int) -> int:
@@ -157,6 +170,18 @@ def test_each_segment_runs_twice_and_the_rest_once(architecture: str, granularit
     counts = count_convolutions(model)
     assert counts == {name: 2 if name in inside else 1 for name in plain}
     assert 2 in counts.values()
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("architecture", SMALL)
+def test_the_second_pass_of_a_segment_is_told_from_the_first(
+    architecture: str, granularity: str
+) -> None:
+    model = build(architecture)
+    apply_checkpointing(model, granularity, EXAMPLE)
+    seen = watch_convolutions(model)
+    assert seen.counts == {name: 1 + again for name, again in seen.recomputed.items()}
+    assert not is_recomputing()
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -300,6 +325,23 @@ class RandomMethods(nn.Module):
         return functional.relu(x).mean((2, 3))
 
 
+class Asking(Block):
+    """A block that asks in each pass, in another thread, whether it is being recomputed."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+        self.answers: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            self.answers.append(pool.submit(is_recomputing).result())
+        if self.fails and is_recomputing():
+            msg = "the second pass fails"
+            raise RuntimeError(msg)
+        return super().forward(x)
+
+
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     torch.manual_seed(0)
     return make()
@@ -335,6 +377,31 @@ def test_a_segment_that_begins_in_place_is_left_out() -> None:
 def test_a_block_that_runs_twice_is_left_out() -> None:
     segments = find_segments(TwiceThrough(Block(), Block()), "block", EXAMPLE)
     assert [segment.name for segment in segments] == ["blocks.1"]
+
+
+def test_every_thread_is_told_of_a_recomputation() -> None:
+    model = Net(Asking(), Asking())
+    apply_checkpointing(model, "block", EXAMPLE)
+    backward(model, *batch(0, 4, 32))
+    # Finding the segments, the first pass, and the second.
+    assert [block.answers for block in model.blocks] == [[False, False, True]] * 2
+
+
+def test_a_recomputation_that_fails_is_over() -> None:
+    model = Net(Block(), Asking(fails=True))
+    apply_checkpointing(model, "block", EXAMPLE)
+    with pytest.raises(RuntimeError, match="the second pass fails"):
+        backward(model, *batch(0, 4, 32))
+    assert not is_recomputing()
+
+
+@pytest.mark.gpu
+def test_on_cuda_autograds_own_thread_is_told_from_the_first_pass() -> None:
+    model = Net(Asking(), Asking()).to("cuda")
+    apply_checkpointing(model, "block", EXAMPLE.to("cuda"))
+    images, labels = batch(0, 4, 32)
+    backward(model, images.to("cuda"), labels.to("cuda"))
+    assert [block.answers for block in model.blocks] == [[False, False, True]] * 2
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

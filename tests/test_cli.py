@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 import click
 import mlflow
@@ -387,7 +388,7 @@ def test_a_killed_run_leaves_no_process_and_is_gone_on_with(hanging: Path) -> No
     (hanging / "hang").unlink()
     done = cnnbench(*HANGING_RUN, cwd=hanging)
     assert done.returncode == 0, done.stderr
-    assert f"{kept.sweep_id}: 2 cells, 1 have their results already" in done.stderr
+    assert f"{kept.sweep_id}: 2 cells, 1 with a result already" in done.stderr
     assert "note: logged 1 cells that MLflow had not got" in done.stderr
     first, second = records(hanging_sweep(hanging))
     assert first == kept
@@ -694,6 +695,47 @@ def test_import_and_help_and_refusals_import_nothing_heavy(tmp_path: Path) -> No
         assert not {name.partition(".")[0] for name in imported} & HEAVY, arguments
 
 
+def test_extras_are_left_beside_the_records_and_in_mlflow_and_only_once(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_PROFILE)
+    sweep = ("run", "--profile", "tiny.toml", "--batch-size", "32")
+    names = {"trace.json.gz", "operators.csv", "layers.csv"}
+    plain, asked, again = (
+        Run(folder=tmp_path, done=cnnbench(*sweep, *extras, cwd=tmp_path))
+        for extras in ((), ("--trace", "--layers"), ("--trace", "--layers"))
+    )
+    assert [run.done.returncode for run in (plain, asked, again)] == [0, 0, 0], asked.done.stderr
+    # A trace can be taken of a running cell only, so the cell ran again, and then no more.
+    assert "[1/1]" in asked.done.stderr
+    assert "all of 1 cell has its result already" in again.done.stderr
+    (folder,) = (asked.sweep / "artifacts").iterdir()
+    assert folder.name == asked.rows[0]["cell_hash"]
+    assert {path.name for path in folder.iterdir()} == names
+    runs = asked.runs("cell")
+    assert len(runs) == 1
+    location = Path(urlparse(runs["artifact_uri"][0]).path)
+    assert names < {path.name for path in location.iterdir()}
+
+
+def test_the_doctor_tells_what_it_found_as_text_and_as_json(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here("doctor", "--json", folder=tmp_path) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert {"device", "load", "data", "tracking", "noise"} <= {one["subject"] for one in found}
+    assert listing(tmp_path) == {}, "the doctor looks and writes nothing"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert run_here("doctor", folder=tmp_path) == 1
+    lines = capfd.readouterr().out.splitlines()
+    (problem,) = [n for n, line in enumerate(lines) if line.startswith("PROBLEM")]
+    assert "NVIDIA_TF32_OVERRIDE=1" in lines[problem]
+    assert lines[problem + 1].split() == [
+        "->",
+        *["unset", "NVIDIA_TF32_OVERRIDE", "and", "run", "again"],
+    ]
+    assert run_here("doctor", "--device", "tpu", folder=tmp_path) == 2
+    assert "unknown device 'tpu'" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["architectures", "precisions", "profiles", "datasets"])
 def test_list_prints_names_and_descriptions_as_text_and_as_json(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
@@ -710,7 +752,7 @@ def test_list_prints_names_and_descriptions_as_text_and_as_json(
 def test_every_command_and_option_has_a_help_text(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for command in ([], ["run"], ["report"], ["list"], ["ui"]):
+    for command in ([], ["run"], ["report"], ["doctor"], ["list"], ["ui"]):
         assert run_here(*command, "--help", folder=tmp_path) == 0
         assert capfd.readouterr().out.startswith("Usage: ")
     assert run_here("--version", folder=tmp_path) == 0

@@ -37,7 +37,7 @@ def test_a_log_gets_one_plain_line_for_each_thing_that_happens() -> None:
     lines = text.getvalue().splitlines()
     assert lines[:3] == [
         "starting the workers ...",
-        "quick-0123456789ab: 3 cells, 1 have their results already",
+        "quick-0123456789ab: 3 cells, 1 with a result already",
         "note: the weights [bold] are not here",
     ]
     assert [line.split("  ")[0] for line in lines[3:]] == [
@@ -115,7 +115,7 @@ def test_what_is_not_as_usual_is_said(changes: dict[str, object], expected: str)
 
 def test_a_plan_says_how_much_of_it_is_done() -> None:
     assert plan_line(PLAN, CELLS) == "quick-0123456789ab: 3 cells"
-    assert plan_line(PLAN, []) == "quick-0123456789ab: all 3 cells have their results already"
+    assert plan_line(PLAN, []) == "quick-0123456789ab: all of 3 cells have their results already"
 
 
 def test_the_time_left_follows_each_architectures_own_pace() -> None:

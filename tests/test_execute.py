@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import gc
+import json
+import statistics
 import subprocess
 import sys
 from dataclasses import astuple, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
+import fake_nvml
 from cnnbench import precision as modes
 from cnnbench.architectures.resnet import ResNet
 from cnnbench.checkpointing import FROZEN_NOTE
-from cnnbench.execute import NOT_MEANINGFUL, _suspicions, execute
+from cnnbench.diagnosis import DIAGNOSES
+from cnnbench.environment import Peak, Peaks
+from cnnbench.execute import NOT_MEANINGFUL, execute
+from cnnbench.measurement import Memory, Profile
 from cnnbench.precision import Precision
-from cnnbench.measurement import Memory, Profile, Window
 from cnnbench.record import Record
+from cnnbench.stats import median_interval
+from cnnbench.validity import judge
 from sample_jobs import BRIEF, UNTIMED, job, tiny_cell, tiny_recipe
 
 if TYPE_CHECKING:
@@ -155,7 +163,7 @@ class SecretlyBF16(Precision):
 def test_a_precision_that_is_not_what_was_asked_for_is_invalid(
     digits: DatasetInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(modes._MODES, "fp32", SecretlyBF16)  # noqa: SLF001 (the table to corrupt)
+    monkeypatch.setitem(modes.MODES, "fp32", SecretlyBF16)
     record = run(tiny_cell(), digits)
     assert (record.status, record.validity) == ("completed", "invalid")
     assert record.validity_reasons[0] == "asked for fp32, computed in bf16"
@@ -309,50 +317,6 @@ def test_an_allocation_that_really_fails_is_out_of_memory(
     assert record.row()["images_per_second"] is None
 
 
-QUIET = tuple(
-    Window(seconds=0.2, num_steps=10, data_seconds=0.001, foreign_fraction=0.01) for _ in range(10)
-)
-STEADY = Profile(
-    windows=QUIET,
-    low_step_seconds=0.0199,
-    high_step_seconds=0.0201,
-    stop_reason="half_width",
-    num_warmup_steps=3,
-    setup_seconds=1.0,
-)
-
-
-@pytest.mark.parametrize(
-    ("changes", "memory", "reason"),
-    [
-        ({}, Memory(num_alloc_retries=0), None),
-        ({}, Memory(), None),
-        ({}, Memory(num_alloc_retries=2), "the allocator retried 2 times"),
-        ({"high_step_seconds": 0.03}, Memory(), "unstable: the median is known to ±25% only"),
-        (
-            {"windows": (*QUIET, replace(QUIET[0], foreign_fraction=0.4))},
-            Memory(),
-            "others used up to 40% of the processors in 1 of 11 windows",
-        ),
-        (
-            {"windows": tuple(replace(w, data_seconds=0.02) for w in QUIET)},
-            Memory(),
-            "loader-bound: 10% of the time went into waiting for data",
-        ),
-        (
-            {"windows": (replace(QUIET[0], foreign_fraction=None, data_seconds=None),)},
-            Memory(),
-            None,
-        ),
-    ],
-)
-def test_each_suspicion_has_its_reason(
-    changes: dict[str, Any], memory: Memory, reason: str | None
-) -> None:
-    found = _suspicions(replace(STEADY, **changes), memory)
-    assert found == ([reason] if reason else [])
-
-
 def test_a_compiler_that_does_not_work_is_unsupported(
     digits: DatasetInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +326,178 @@ def test_a_compiler_that_does_not_work_is_unsupported(
     record = run_in_a_process(job(tiny_cell(compile="default"), digits), tmp_path)
     assert record.status == "unsupported"
     assert "InvalidCxxCompiler" in (record.error or "")
+
+
+PEAKS = Peaks(
+    flops={name: Peak(matmul=2e11, convolution=3e11) for name in ("fp32", "bf16")},
+    bytes_per_second=2e10,
+)
+
+
+def test_a_cell_carries_what_its_derived_figures_are_made_of(
+    digits: DatasetInfo, tmp_path: Path
+) -> None:
+    """Every derived figure of a real cell, computed again from the JSON that its record becomes."""
+    cell = tiny_cell(RESNET, recipe=TRAINS, precision="bf16", checkpointing="block")
+    given = replace(job(cell, digits), peaks=PEAKS, folder=str(tmp_path))
+    raw = json.loads(msgspec.json.encode(execute(given, lambda _: None)))
+    row = msgspec.json.decode(json.dumps(raw), type=Record).row()
+    profile, memory, roofline, fit = (raw[n] for n in ("profile", "memory", "roofline", "fit"))
+    steps = sorted(window["seconds"] / window["num_steps"] for window in profile["windows"])
+    step = statistics.median(steps)
+    flops = sum(kind["flops"] - kind["recomputed_flops"] for kind in roofline["operators"])
+    bound = sum(kind["bound_seconds"] for kind in roofline["operators"])
+    low, high = median_interval([w["seconds"] / w["num_steps"] for w in profile["windows"]])
+    total = sum(w["seconds"] for w in profile["windows"])
+    best = max(fit["epochs"], key=lambda epoch: epoch["val_accuracy"])
+    expected = {
+        "images_per_second": 32 / step,
+        "images_per_second_low": 32 / high,
+        "images_per_second_high": 32 / low,
+        "images_per_second_total": 32 * sum(w["num_steps"] for w in profile["windows"]) / total,
+        "step_ms_median": 1e3 * step,
+        "step_ms_p95": 1e3 * float(np.quantile(steps, 0.95)),
+        "num_windows": len(steps),
+        "num_rejected_windows": len(profile["rejected_windows"]),
+        "data_wait_fraction": sum(w["data_seconds"] for w in profile["windows"]) / total,
+        "model_gflops_per_image": flops / 32 / 1e9,
+        "mfu": flops / step / 3e11,
+        "roofline_fraction": bound / step,
+        "peak_allocated_mib": memory["peak_allocated_bytes"] / 2**20,
+        "process_mib": memory["process_bytes"] / 2**20,
+        "setup_peak_mib": memory["setup_peak_bytes"] / 2**20,
+        "data_mib": memory["data_bytes"] / 2**20,
+        "epochs_run": 2,
+        "val_accuracy": fit["epochs"][-1]["val_accuracy"],
+        "best_val_accuracy": best["val_accuracy"],
+        "time_to_accuracy_seconds": fit["epochs"][0]["train_seconds"],
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    seen = {probe[way] for probe in raw["probes"] for way in ("forward", "backward")}
+    assert seen == {row["effective_precision"]} == {"bf16"}
+    assert raw["flags"]["backends.cudnn.allow_tf32"] == "False"
+    judged = judge(
+        asked_precision=raw["cell"]["precision"],
+        effective_precision=raw["effective_precision"],
+        profile=msgspec.convert(profile, Profile),
+        memory=msgspec.convert(memory, Memory),
+    )
+    assert judged == (raw["validity"], tuple(raw["validity_reasons"]))
+    assert row["diagnosis"] in DIAGNOSES
+    assert (raw["unknowns"], raw["artifacts"]) == ({}, [])
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "block"])
+def test_recomputation_is_hardwares_work_and_not_the_models(
+    digits: DatasetInfo, checkpointing: str
+) -> None:
+    plain, given = (
+        execute(
+            replace(job(tiny_cell(RESNET, checkpointing=each), digits), peaks=PEAKS),
+            lambda _: None,
+        ).roofline
+        for each in ("none", checkpointing)
+    )
+    assert plain is not None
+    assert given is not None
+    assert given.model_flops == plain.model_flops
+    assert (given.hardware_flops > plain.hardware_flops) == (checkpointing != "none")
+
+
+@pytest.mark.parametrize("compile_", ["off", "default"])
+def test_extras_are_left_as_files_where_they_were_asked_for(
+    digits: DatasetInfo, tmp_path: Path, compile_: str
+) -> None:
+    folder = tmp_path / "artifacts" / "cell"
+    cell = tiny_cell(RESNET, compile=compile_)
+    asked = replace(job(cell, digits), peaks=PEAKS, folder=str(folder), extras=("trace", "layers"))
+    record = execute(asked, lambda _: None)
+    assert record.unknowns == {}
+    assert record.artifacts == ("trace.json.gz", "operators.csv", "layers.csv")
+    assert {path.name for path in folder.iterdir()} == set(record.artifacts)
+    plain = execute(replace(asked, extras=()), lambda _: None)
+    assert plain.artifacts == ()
+
+
+def test_an_extra_that_cannot_be_written_costs_the_cell_nothing_else(
+    digits: DatasetInfo, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    asked = replace(job(tiny_cell(), digits), folder=str(tmp_path / "file"), extras=("layers",))
+    record = execute(asked, lambda _: None)
+    assert record.status == "completed"
+    assert record.profile is not None
+    assert record.unknowns["layers"].startswith("FileExistsError")
+
+
+def test_without_peaks_there_is_no_roofline(digits: DatasetInfo) -> None:
+    row = run(tiny_cell(), digits).row()
+    assert {row[n] for n in ("model_gflops_per_image", "mfu", "roofline_fraction")} == {None}
+
+
+def test_a_peak_that_is_missing_is_said(digits: DatasetInfo) -> None:
+    lacking = replace(PEAKS, flops={"bf16": PEAKS.flops["bf16"]})
+    record = execute(replace(job(tiny_cell(), digits), peaks=lacking), lambda _: None)
+    assert (record.status, record.roofline) == ("completed", None)
+    assert "no peak was measured in fp32" in record.unknowns["roofline"]
+
+
+MACHINES = {
+    "healthy": (fake_nvml.h200, fake_nvml.H200_UUID),
+    "partitioned": (fake_nvml.mig_instance, fake_nvml.MIG_UUID),
+    "without counters": (fake_nvml.old_geforce, fake_nvml.GEFORCE_UUID),
+    "dying": (fake_nvml.h200, fake_nvml.H200_UUID),
+    "absent": (lambda: None, fake_nvml.H200_UUID),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_whatever_nvml_answers_the_cell_finishes_with_nulls_and_reasons(
+    digits: DatasetInfo, machine: str
+) -> None:
+    make, uuid = MACHINES[machine]
+    nvml = make()
+
+    def begin_to_compute(progress: Progress) -> None:
+        if nvml is not None and progress.phase == "warming up":
+            fake_nvml.arrive(nvml.gpus[0])
+        if nvml is not None and (machine, progress.phase) == ("dying", "timing"):
+            nvml.die(after=3)  # in the middle of the windows
+
+    with fake_nvml.installed(nvml):
+        # The cell trains on the processor; what is asked of the GPU goes all its real ways.
+        record = execute(replace(job(tiny_cell(), digits), device_uuid=uuid), begin_to_compute)
+    assert (record.status, record.error) == ("completed", None)
+    assert record.profile is not None
+    readings = [window.gpu for window in record.profile.windows]
+    assert None not in readings
+    row = record.row()
+    if machine == "healthy":
+        assert record.unknowns == {}
+        assert row["joules_per_image"] is not None
+        assert all(reading and reading.thermal_seconds is not None for reading in readings)
+    else:
+        assert record.unknowns
+        assert all(record.unknowns.values())
+        assert any(None in astuple(reading) for reading in readings if reading)
+    if machine in {"absent", "without counters"}:
+        assert row["joules_per_image"] is None
+    assert row["images_per_second"] > 0
+
+
+def test_others_on_the_gpu_make_a_cell_suspect(digits: DatasetInfo) -> None:
+    nvml = fake_nvml.h200()
+
+    def begin_to_compute(progress: Progress) -> None:
+        if progress.phase == "warming up":
+            fake_nvml.arrive(nvml.gpus[0])
+            fake_nvml.arrive(nvml.gpus[0], fake_nvml.FOREIGN_PID)
+
+    with fake_nvml.installed(nvml):
+        given = replace(job(tiny_cell(), digits), device_uuid=fake_nvml.H200_UUID)
+        record = execute(given, begin_to_compute)
+    assert (record.status, record.validity) == ("completed", "suspect")
+    assert "other processes were on the GPU in 3 of 3 windows" in record.validity_reasons
 
 
 @pytest.mark.gpu

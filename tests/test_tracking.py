@@ -131,7 +131,7 @@ def test_each_cell_is_one_flat_run_with_exactly_the_names_of_the_contract(
         f"tags.{name}"
         for name in (
             *("kind", "sweep_id", "cell_hash", "status", "validity", "device", "git_commit"),
-            *("environment_hash", "effective_precision", "stop_reason"),
+            *("environment_hash", "effective_precision", "stop_reason", "diagnosis"),
         )
     }
     assert "tags.mlflow.parentRunId" not in columns

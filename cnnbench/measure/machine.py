@@ -23,9 +23,8 @@ class Load:
 
 def read_load() -> Load | None:
     """Return the processor time used so far, or `None` where the system does not tell."""
-    try:
-        line = Path("/proc/stat").read_text().partition("\n")[0]
-    except OSError:
+    line = _read("/proc/stat").partition("\n")[0]
+    if not line:
         return None
     ticks = [int(field) for field in line.split()[1 : _NUM_FIELDS + 1]]
     busy = sum(t for index, t in enumerate(ticks) if index not in _IDLE_FIELDS)
@@ -46,6 +45,46 @@ def foreign_fraction(before: Load | None, after: Load | None, seconds: float) ->
     return max(0.0, others / (seconds * (os.cpu_count() or 1)))
 
 
+def processor_seconds() -> dict[str, float]:
+    """Return the processor time that every other process has used so far, by name and number."""
+    used = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (folder / "stat").read_text()
+        except OSError:  # it has just ended, or is not ours to look at
+            continue
+        # The name, in brackets, may hold spaces and brackets itself.
+        name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :]
+        if folder.name != str(os.getpid()):
+            ticks = sum(int(field) for field in fields.split()[11:13])
+            used[f"{name} ({folder.name})"] = ticks / _TICKS_PER_SECOND
+    return used
+
+
+def processor_quota() -> float | None:
+    """Return how many processors a control group allows (cgroup v2 or v1), `None` without a limit."""
+    v2 = _read("/sys/fs/cgroup/cpu.max").split()
+    v1 = [_read(f"/sys/fs/cgroup/cpu/cpu.cfs_{part}_us").strip() for part in ("quota", "period")]
+    for quota, period in (v2[:2] or ("max", "1"), v1):
+        if quota.isdecimal() and period.isdecimal():
+            return int(quota) / int(period)
+    return None
+
+
+def frequency_governor() -> str | None:
+    """Return what decides the first processor's clock, `None` where the system does not tell."""
+    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
+
+
+def available_bytes() -> int | None:
+    """Return the memory that new processes could have, in bytes."""
+    for line in _read("/proc/meminfo").splitlines():
+        key, _, value = line.partition(":")
+        if key == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
 def resident_bytes() -> int | None:
     """Return this process's resident set in bytes, or `None` where the system does not tell."""
     return _status_bytes("VmRSS")
@@ -64,12 +103,15 @@ def reset_peak_resident() -> None:
         return
 
 
-def _status_bytes(name: str) -> int | None:
+def _read(path: str) -> str:
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        return Path(path).read_text()
     except OSError:
-        return None
-    for line in lines:
+        return ""
+
+
+def _status_bytes(name: str) -> int | None:
+    for line in _read("/proc/self/status").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return int(value.split()[0]) * 1024

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cnnbench.measure import gpu
 from cnnbench.measure.machine import peak_resident_bytes, reset_peak_resident, resident_bytes
 from cnnbench.measurement import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
+    from cnnbench.measure.gpu import Gpu
     from cnnbench.measure.timing import Step
 
 
@@ -24,9 +26,12 @@ class MemoryMeter:
         """Take the resident set before the model as the zero of `process_bytes`."""
         reset_peak_resident()
         self._imported_bytes = resident_bytes()
+        self._setup_peak_bytes: int | None = None
 
     def steady_state(self) -> None:
-        """Mark the end of the set-up: later peaks belong to the steps."""
+        """Keep the set-up's peak and start a new one for the steps."""
+        self._setup_peak_bytes = self._process_bytes()
+        reset_peak_resident()
 
     def read(
         self, step: Step, *, held: Callable[[], Iterable[torch.Tensor]], data_bytes: int
@@ -43,12 +48,16 @@ class MemoryMeter:
         return Memory(
             peak_allocated_bytes=None if peak is None else held_bytes + peak,
             process_bytes=self._process_bytes(),
+            setup_peak_bytes=self._setup_peak_bytes,
             data_bytes=data_bytes,
         )
 
     def last_peak(self) -> Memory:
         """Return the peaks up to an allocation that failed; a CPU keeps that of the process only."""
         return Memory(process_bytes=self._process_bytes())
+
+    def write_snapshot(self, path: Path | None) -> None:
+        """Write what holds the memory now, where the allocator can tell; a CPU's cannot."""
 
     def _process_bytes(self) -> int | None:
         peak = peak_resident_bytes()
@@ -60,11 +69,11 @@ class MemoryMeter:
 class CudaMemoryMeter(MemoryMeter):
     """Memory of a CUDA cell: the caching allocator's counters, the process by NVML."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Reset the allocator's peaks."""
+    def __init__(self, device: torch.device, gpu: Gpu | None) -> None:
+        """Reset the allocator's peaks; `gpu` tells what the driver charges."""
         super().__init__()
         self._device = device
-        self._setup_peak_bytes: int | None = None
+        self._gpu = gpu
         self._retries_before = 0
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -85,7 +94,7 @@ class CudaMemoryMeter(MemoryMeter):
         return Memory(
             peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) - data_bytes,
             peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device),
-            process_bytes=gpu.process_bytes(self._device),
+            process_bytes=self._process_bytes(),
             setup_peak_bytes=self._setup_peak_bytes,
             data_bytes=data_bytes,
             num_alloc_retries=_num_alloc_retries(self._device) - self._retries_before,
@@ -96,13 +105,23 @@ class CudaMemoryMeter(MemoryMeter):
         return Memory(
             peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device),
             peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device),
-            process_bytes=gpu.process_bytes(self._device),
+            process_bytes=self._process_bytes(),
         )
 
+    def write_snapshot(self, path: Path | None) -> None:
+        """Write the caching allocator's segments and blocks, for https://pytorch.org/memory_viz."""
+        if path is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # the cell has its result without it
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.cuda.memory._dump_snapshot(str(path))  # noqa: SLF001 (the documented way)
 
-def memory_meter(device: torch.device) -> MemoryMeter:
-    """Return the meter that is right for `device`."""
-    return CudaMemoryMeter(device) if device.type == "cuda" else MemoryMeter()
+    def _process_bytes(self) -> int | None:
+        return self._gpu.process_bytes() if self._gpu else None
+
+
+def memory_meter(device: torch.device, gpu: Gpu | None = None) -> MemoryMeter:
+    """Return the meter that is right for `device`; `gpu` is its session with NVML."""
+    return CudaMemoryMeter(device, gpu) if device.type == "cuda" else MemoryMeter()
 
 
 def _num_alloc_retries(device: torch.device) -> int:

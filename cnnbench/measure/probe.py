@@ -8,11 +8,12 @@ float16 have the same 11 bits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
+
+from cnnbench.measurement import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,17 +26,6 @@ if TYPE_CHECKING:
 FP32_MAX_ERROR = 1.5e-5
 ELEVEN_BITS_MAX_ERROR = 1.3e-3
 LARGE = 300.0  # squared it is 90000: infinite in float16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What one operation was seen to compute in, and the relative errors that showed it."""
-
-    operation: str
-    forward: str
-    backward: str
-    forward_error: float
-    backward_error: float
 
 
 def probe_precision(

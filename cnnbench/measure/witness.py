@@ -41,9 +41,21 @@ class GpuWitness(Witness):
         self._gpu = gpu
 
     def before(self) -> None:
-        """Read the cumulative counters."""
-        self._counters = self._gpu.counters()
+        """Read the cumulative counters, before the first window."""
+        if self._counters is None:
+            self._counters = self._gpu.counters()
 
     def after(self, window: Window) -> Window:
-        """Return `window` with what the counters rose by, and the GPU's state now."""
-        return replace(window, gpu=self._gpu.reading(self._counters))
+        """Return `window` with what the counters rose by, and the GPU's state now.
+
+        They move in steps, which may come between two windows: so each window is given what they rose
+        by since the one before it.
+        """
+        reading = self._gpu.reading(self._counters)
+        self._counters = self._gpu.counters()
+        return replace(window, gpu=reading)
+
+
+def witness(gpu: Gpu | None) -> Witness:
+    """Return the witness for what the steps run on: `gpu`, or without one the processors."""
+    return GpuWitness(gpu) if gpu else Witness()

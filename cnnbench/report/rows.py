@@ -22,11 +22,11 @@ NOT_MEANINGFUL = "n/m"
 def number_text(value: float) -> str:
     """Return `value` with the decimals that three significant digits need.
 
-    >>> number_text(1234.5), number_text(12.34), number_text(1.234)
-    ('1,234', '12.3', '1.23')
+    >>> number_text(1234.5), number_text(12.34), number_text(1.234), number_text(0.01234)
+    ('1,234', '12.3', '1.23', '0.0123')
     """
-    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0  # noqa: PLR2004 (powers of ten)
-    return f"{value:,.{decimals}f}"
+    magnitude = math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{max(0, 2 - magnitude)}f}"
 
 
 def percent_text(value: float) -> str:
@@ -107,8 +107,13 @@ MEASURES = (
 
 DETAILS = (
     Column(name="step_ms_p95", title="step p95", unit="ms", write=number_text),
+    Column(name="roofline_fraction", title="of roofline", unit="%", write=percent_text),
+    Column(name="mfu", title="MFU", unit="%", write=percent_text),
+    Column(name="model_gflops_per_image", title="model", unit="GFLOP/img", write=number_text),
+    Column(name="joules_per_image", title="energy", unit="J/img", write=number_text),
     Column(name="process_mib", title="process", unit="MiB", write=number_text),
     Column(name="time_to_accuracy_seconds", title="to target", unit="s", write=number_text),
+    Column(name="diagnosis", title="diagnosis", is_number=False),
 )
 
 STATUS = Column(name="remark", title="remark", is_number=False)

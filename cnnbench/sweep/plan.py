@@ -9,9 +9,11 @@ from cnnbench.architectures import resolved_weights
 from cnnbench.data import augmentation_for
 from cnnbench.digest import digest
 from cnnbench.errors import InvalidValueError
+from cnnbench.job import EXTRAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from cnnbench.cell import Cell
     from cnnbench.environment import DatasetInfo
@@ -31,14 +33,31 @@ class Plan:
         """Return the hash of what a result of `cell` depends on besides the cell itself."""
         return self.environment_hashes[cell.architecture]
 
-    def missing(self, records: Iterable[Record], *, retry_failed: bool) -> list[Cell]:
-        """Return the cells without a record that stands; failed and timed-out ones on request."""
+    def missing(
+        self,
+        records: Iterable[Record],
+        *,
+        retry_failed: bool,
+        artifacts: AbstractSet[str] = frozenset(),
+    ) -> list[Cell]:
+        """Return the cells without a record that stands; failed and timed-out ones on request.
+
+        A timed cell that has not left all of `artifacts` runs again: only of a running cell can a trace
+        be taken.
+        """
         done = {
             (record.cell_hash, record.environment_hash)
             for record in records
             if not (retry_failed and record.status in {"failed", "timeout"})
+            and not (record.profile is not None and artifacts - _answered(record))
         }
         return [cell for cell in self.cells if (cell.hash, self.environment_hash(cell)) not in done]
+
+
+def _answered(record: Record) -> set[str]:
+    """Return the files that a cell has left, and those that it could not write."""
+    refused = [name for extra in record.unknowns for name in EXTRAS.get(extra, ())]
+    return {*record.artifacts, *refused}
 
 
 def make_plan(profile_name: str, cells: Iterable[Cell], ready: Ready) -> Plan:

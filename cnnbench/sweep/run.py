@@ -5,21 +5,32 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cnnbench import errors
 from cnnbench.errors import WorkerError
-from cnnbench.job import CellJob, Request
+from cnnbench.job import Request
 from cnnbench.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cnnbench.cell import Cell
-    from cnnbench.environment import Environment
-    from cnnbench.job import Answer, Preflight, Progress, Ready
+    from cnnbench.environment import Environment, Peaks
+    from cnnbench.job import (
+        Answer,
+        CellJob,
+        Examination,
+        Finding,
+        PeaksJob,
+        Preflight,
+        Progress,
+        Ready,
+    )
     from cnnbench.sweep.plan import Plan
     from cnnbench.sweep.workers import Launcher, Outcome
+
+T = TypeVar("T")
 
 
 class Observer:
@@ -46,11 +57,7 @@ class Observer:
 
 def look(launcher: Launcher, device: str) -> Environment:
     """Return what `device` and the machine are, as a worker sees them."""
-    environment = _ask(launcher, Request(look=device)).environment
-    if environment is None:
-        msg = "the worker answered something else than was asked"
-        raise WorkerError(msg)
-    return environment
+    return _ask(launcher, Request(look=device), lambda answer: answer.environment)
 
 
 def check(launcher: Launcher, job: Preflight) -> Ready:
@@ -59,45 +66,63 @@ def check(launcher: Launcher, job: Preflight) -> Ready:
     Raises:
         CnnbenchError: what it found wrong.
     """
-    ready = _ask(launcher, Request(preflight=job)).ready
-    if ready is None:
-        msg = "the worker answered something else than was asked"
-        raise WorkerError(msg)
-    return ready
+    return _ask(launcher, Request(preflight=job), lambda answer: answer.ready)
+
+
+def find_peaks(launcher: Launcher, job: PeaksJob) -> Peaks:
+    """Return what the device can reach now, with nothing else running."""
+    return _ask(launcher, Request(peaks=job), lambda answer: answer.peaks)
+
+
+def examine(launcher: Launcher, job: Examination) -> tuple[Finding, ...]:
+    """Return what a worker finds when it looks at the machine."""
+    return _ask(launcher, Request(examination=job), lambda answer: answer.findings)
 
 
 def run_cells(
     launcher: Launcher,
-    plan: Plan,
-    cells: Iterable[Cell],
-    ready: Ready,
+    jobs: Iterable[CellJob],
+    environment: Environment,
     *,
-    device: str,
     timeout_seconds: float | None,
     observer: Observer,
     keep: Callable[[Record], None],
 ) -> None:
-    """Run `cells`; `keep` puts each record on the disk before the observer hears of it."""
-    for cell in cells:
-        observer.on_cell(cell)
-        job = CellJob(
-            cell=cell,
-            dataset=ready.dataset,
-            device=device,
-            sweep_id=plan.sweep_id,
-            environment_hash=plan.environment_hash(cell),
-        )
-        outcome = launcher.run(
-            Request(cell=job),
-            on_progress=partial(observer.on_progress, cell),
+    """Run the cells of `jobs`; `keep` puts each record on the disk before the observer hears of it."""
+    for job in jobs:
+        observer.on_cell(job.cell)
+        record = run_job(
+            launcher,
+            job,
+            environment,
+            on_progress=partial(observer.on_progress, job.cell),
             timeout_seconds=timeout_seconds,
         )
-        record = _record(outcome, job, ready.environment)
         keep(record)
         observer.on_record(record)
 
 
-def _ask(launcher: Launcher, request: Request) -> Answer:
+def run_job(
+    launcher: Launcher,
+    job: CellJob,
+    environment: Environment,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    timeout_seconds: float | None = None,
+) -> Record:
+    """Run one cell in a worker and return its record, whatever came of the worker."""
+    outcome = launcher.run(
+        Request(cell=job), on_progress=on_progress, timeout_seconds=timeout_seconds
+    )
+    return _record(outcome, job, environment)
+
+
+def _ask(launcher: Launcher, request: Request, find: Callable[[Answer], T | None]) -> T:
+    """Return what `find` finds in the worker's answer to `request`.
+
+    Raises:
+        CnnbenchError: the worker refused, died, or answered something else.
+    """
     outcome = launcher.run(request, on_progress=lambda _: None, timeout_seconds=None)
     if outcome.answer is None:
         last = outcome.stderr_tail.strip().rpartition("\n")[2]
@@ -106,7 +131,11 @@ def _ask(launcher: Launcher, request: Request) -> Answer:
     refusal = outcome.answer.refusal
     if refusal is not None:
         raise getattr(errors, refusal.error, WorkerError)(refusal.message)
-    return outcome.answer
+    found = find(outcome.answer)
+    if found is None:
+        msg = "the worker answered something else than was asked"
+        raise WorkerError(msg)
+    return found
 
 
 def _record(outcome: Outcome, job: CellJob, environment: Environment) -> Record:

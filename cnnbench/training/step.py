@@ -85,6 +85,12 @@ class TrainingStep:
         self.scaler.update()
         return loss, logits
 
+    def run_eagerly(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Train on one batch operator by operator, nothing compiled and nothing replayed: to be watched."""
+        self.num_attempts += 1
+        with torch.compiler.set_stance("force_eager"):
+            TrainingStep._compute(self, images, labels)
+
     def skipped_steps(self) -> int | None:
         """Return how many updates the gradient scaler left out; `None` without one. Reads back."""
         if not self.scaler.is_enabled():

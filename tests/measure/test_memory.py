@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnnbench.measure import gpu
+from cnnbench.measure.gpu import Gpu
 from cnnbench.measure.memory import CudaMemoryMeter, MemoryMeter, memory_meter
 from fresh_memory import MIB, fresh_memory
 
@@ -144,7 +144,8 @@ def test_cudas_peak_of_a_step_is_near_the_one_that_the_cpus_profiler_sees() -> N
 def test_the_drivers_figure_covers_the_allocators() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     kept = torch.zeros(256 * MIB, dtype=torch.uint8, device=device)
-    charged = gpu.process_bytes(device)
+    with Gpu(str(torch.cuda.get_device_properties(device).uuid)) as gpu:
+        charged = gpu.process_bytes()
     if charged is None:
         pytest.skip("the driver does not tell (a container or a MIG partition)")
     assert charged >= torch.cuda.memory_reserved(device) >= kept.nbytes

@@ -11,9 +11,18 @@ import pytest
 from cnnbench import errors
 from cnnbench.cell import Cell
 from cnnbench.errors import CnnbenchError, DataError, WorkerError
-from cnnbench.job import Answer, Preflight, Progress, Ready, Refusal
+from cnnbench.job import (
+    Answer,
+    CellJob,
+    Examination,
+    PeaksJob,
+    Preflight,
+    Progress,
+    Ready,
+    Refusal,
+)
 from cnnbench.sweep.plan import Plan, make_plan
-from cnnbench.sweep.run import Observer, check, look, run_cells
+from cnnbench.sweep.run import Observer, check, examine, find_peaks, look, run_cells
 from cnnbench.sweep.workers import Launcher, Outcome
 from sample_records import sample_dataset, sample_environment, sample_record
 
@@ -83,14 +92,25 @@ def a_plan(*batch_sizes: int) -> Plan:
     return make_plan("quick", cells, READY)
 
 
+def jobs_of(plan: Plan) -> list[CellJob]:
+    return [
+        CellJob(
+            cell=cell,
+            dataset=READY.dataset,
+            device="cpu",
+            sweep_id=plan.sweep_id,
+            environment_hash=plan.environment_hash(cell),
+        )
+        for cell in plan.cells
+    ]
+
+
 def run(launcher: Launcher, plan: Plan, observer: Observer | None = None) -> list[Record]:
     records: list[Record] = []
     run_cells(
         launcher,
-        plan,
-        plan.cells,
-        READY,
-        device="cpu",
+        jobs_of(plan),
+        READY.environment,
         timeout_seconds=7.0,
         observer=observer or Observer(),
         keep=records.append,
@@ -144,10 +164,8 @@ def test_each_record_is_kept_before_the_observer_hears_of_it() -> None:
     outcomes = [outcome(answer=Answer(record=sample_record(cell=cell))) for cell in plan.cells]
     run_cells(
         Scripted(*outcomes),
-        plan,
-        plan.cells,
-        READY,
-        device="cpu",
+        jobs_of(plan),
+        READY.environment,
         timeout_seconds=None,
         observer=observer,
         keep=lambda record: observer.heard.append(("kept", record.cell.name)),
@@ -193,6 +211,8 @@ def test_an_answer_to_another_question_is_an_error() -> None:
     for ask in (
         lambda launcher: look(launcher, "cpu"),
         lambda launcher: check(launcher, PREFLIGHT),
+        lambda launcher: find_peaks(launcher, PeaksJob(device="cpu", precisions=("fp32",))),
+        lambda launcher: examine(launcher, Examination(device="cpu", data_dir="")),
     ):
         with pytest.raises(WorkerError, match="something else"):
             ask(Scripted(outcome(answer=Answer(record=record))))

@@ -1,0 +1,281 @@
+"""Whether cnnbench's numbers may be believed: A/A and A/B comparisons, and a loop written by hand.
+
+- A/A: two identical settings. A verdict other than `same` is a false alarm if it names a difference,
+  and no rigour if it never decides.
+- A/B: one of the two has a convolution more, chosen in this session to cost about 5 % of a step.
+- both again beside a neighbour that computes in bursts.
+- the harness's images per second over those of a bare loop with the same step.
+
+Run by `make bench-harness ARGS="--only trust"`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.figures import Figure, count_figure
+from bench.neighbour import noisy_neighbour
+from cnnbench.analysis.paired import compare_until_decided
+from cnnbench.cell import Cell, Recipe, Timing
+from cnnbench.job import CellJob, Preflight
+from cnnbench.noise import CPU_CELL, CUDA_CELL
+from cnnbench.stats import Comparison, compare
+from cnnbench.sweep.interleave import interleaved
+from cnnbench.sweep.plan import resolve
+from cnnbench.sweep.run import check, run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from cnnbench.job import Ready
+    from cnnbench.record import Record
+    from cnnbench.sweep.workers import Launcher
+
+NUM_COMPARISONS = 20
+MAX_PAIRS = 16
+MIN_SAME = 18
+PLANTED = 0.05
+# Channels of the planted convolution to choose from.
+EXTRAS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+NUM_CALIBRATION_PAIRS = 4
+NUM_BARE_PAIRS = 8
+MAX_BARE_DIFFERENCE = 0.03
+BARE_LOOPS = (
+    ("simple_cnn", "fp32", 64),
+    ("simple_cnn", "bf16", 64),
+    ("resnet(width=16,depth=1)", "fp32", 64),
+    ("resnet(width=16,depth=1)", "bf16", 64),
+)
+# A disturbed window is measured again for as long as the timed ones may take: short, or a neighbour
+# that never rests would make this last for hours.
+TIMING = Timing(min_windows=6, max_windows=6, limit_seconds=2.0, warmup_steps=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What the comparisons run on."""
+
+    workers: Launcher
+    ready: Ready
+    baseline: CellJob
+    delta: float
+
+    @property
+    def device(self) -> str:
+        """Return the device's name."""
+        return self.ready.environment.device
+
+    def with_extra(self, channels: int) -> CellJob:
+        """Return the job of the baseline with a convolution of so many channels more."""
+        cell = self.baseline.cell
+        architecture = cell.architecture.replace(")", f",extra={channels})")
+        return replace(self.baseline, cell=replace(cell, architecture=architecture))
+
+
+def measure(workers: Launcher, folder: Path, *, delta: float) -> list[Figure]:
+    """Return every figure; takes the better part of an hour on two processors.
+
+    Args:
+        workers: start a process for each run.
+        folder: for files that may go.
+        delta: the machine's noise floor, or 2 %.
+    """
+    bench = _prepare(workers, folder, delta)
+    planted, slowdown = _calibrate(bench)
+    click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
+    figures = []
+    for name, surroundings in (("quiet", nullcontext()), ("busy", noisy_neighbour())):
+        figures += _comparisons(bench, planted, slowdown, name, surroundings)
+    return [*figures, *(_bare_loop(bench, *setting) for setting in BARE_LOOPS)]
+
+
+def _prepare(workers: Launcher, folder: Path, delta: float) -> Bench:
+    ready = check(
+        workers,
+        Preflight(
+            device="auto",
+            dataset=CPU_CELL.dataset,
+            data_dir=str(folder),
+            cache_dir=str(folder),
+            download=False,
+            image_size=None,
+            models=(("bench.planted:SlowedResNet", "none"),),
+        ),
+    )
+    cuda = ready.environment.device_type == "cuda"
+    shape = "width=64,depth=2" if cuda else "width=16,depth=1"
+    cell = replace(
+        CUDA_CELL if cuda else CPU_CELL,
+        architecture=f"bench.planted:SlowedResNet({shape})",
+        timing=TIMING,
+    )
+    return Bench(workers=workers, ready=ready, baseline=_job(ready, cell), delta=delta)
+
+
+def _job(ready: Ready, cell: Cell) -> CellJob:
+    environment = ready.environment
+    index = environment.device_index
+    return CellJob(
+        cell=resolve(cell, ready.dataset),
+        dataset=ready.dataset,
+        device=environment.device_type if index is None else f"cuda:{index}",
+        device_uuid=environment.device_uuid,
+        sweep_id="trust",
+        environment_hash="",
+    )
+
+
+def _calibrate(bench: Bench) -> tuple[CellJob, float]:
+    """Return the job whose convolution slows the step by the least that is at least 5 %."""
+    for channels in EXTRAS:
+        planted = bench.with_extra(channels)
+        pairs = _pairs(bench, planted, NUM_CALIBRATION_PAIRS, seed=channels)
+        slowdown = statistics.median(_ratio(pair) for pair in pairs) - 1
+        click.echo(f"  {channels} channels: {slowdown:+.1%}", err=True)
+        if slowdown >= PLANTED:
+            return planted, slowdown
+    msg = f"no convolution of up to {EXTRAS[-1]} channels slows the step by {PLANTED:.0%}"
+    raise RuntimeError(msg)
+
+
+def _ratio(pair: tuple[Record, Record]) -> float:
+    baseline, candidate = (record.profile for record in pair)
+    if baseline is None or candidate is None:
+        msg = f"a cell was not timed: {pair[0].error or pair[1].error}"
+        raise RuntimeError(msg)
+    return candidate.median_step_seconds / baseline.median_step_seconds
+
+
+def _pairs(
+    bench: Bench, candidate: CellJob, number: int, *, seed: int
+) -> Iterable[tuple[Record, Record]]:
+    return interleaved(
+        bench.workers,
+        bench.baseline,
+        candidate,
+        bench.ready.environment,
+        num_pairs=number,
+        seed=seed,
+    )
+
+
+def _comparisons(
+    bench: Bench,
+    planted: CellJob,
+    slowdown: float,
+    name: str,
+    surroundings: AbstractContextManager[None],
+) -> list[Figure]:
+    """Return how often each verdict came, of A/A and of A/B."""
+    with surroundings:
+        same = [_compare(bench, bench.baseline, f"A/A {name}", n) for n in range(NUM_COMPARISONS)]
+        slower = [_compare(bench, planted, f"A/B {name}", n) for n in range(NUM_COMPARISONS)]
+    is_quiet = name == "quiet"
+    around = "nothing else running" if is_quiet else "beside a neighbour that computes in bursts"
+    workload = f"{bench.baseline.cell.name}, {around}"
+    planted_workload = f"{workload}; planted: {slowdown:.1%} slower"
+    return [
+        count_figure(
+            f"aa_{name}_false_alarms",
+            workload,
+            _count(same, "improved", "regressed"),
+            device=bench.device,
+            total=len(same),
+            at_most=0,
+        ),
+        count_figure(
+            f"aa_{name}_same",
+            workload,
+            _count(same, "same"),
+            device=bench.device,
+            total=len(same),
+            at_least=MIN_SAME if is_quiet else None,
+        ),
+        count_figure(
+            f"ab_{name}_found",
+            planted_workload,
+            _count(slower, "regressed"),
+            device=bench.device,
+            total=len(slower),
+            at_least=len(slower) if is_quiet else None,
+        ),
+        count_figure(
+            f"ab_{name}_called_same",
+            planted_workload,
+            _count(slower, "same", "improved"),
+            device=bench.device,
+            total=len(slower),
+            at_most=0,
+        ),
+    ]
+
+
+def _compare(bench: Bench, candidate: CellJob, name: str, number: int) -> Comparison:
+    runs = _pairs(bench, candidate, MAX_PAIRS, seed=number)
+    found = compare_until_decided(runs, delta=bench.delta)
+    click.echo(f"  {name} {number + 1}: {_words(found)}", err=True)
+    return found
+
+
+def _words(found: Comparison) -> str:
+    words = f"{found.verdict} after {found.num_pairs} pairs"
+    if found.ratio is None or found.low is None or found.high is None:
+        return f"{words} ({found.reason})"
+    return f"{words}: {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}] {found.reason}"
+
+
+def _count(found: Sequence[Comparison], *verdicts: str) -> int:
+    counts = Counter(one.verdict for one in found)
+    return sum(counts[verdict] for verdict in verdicts)
+
+
+def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int) -> Figure:
+    """Run the harness's cell and the loop by turns, and return the ratio of their rates."""
+    cell = Cell(
+        architecture=architecture,
+        precision=precision,
+        batch_size=batch_size,
+        memory_format="channels_last",
+        dataset=CPU_CELL.dataset,
+        recipe=Recipe(weights="none", augmentation="none"),
+        timing=replace(TIMING, min_windows=8, max_windows=8, limit_seconds=10.0),
+    )
+    job = _job(bench.ready, cell)
+    pairs = []
+    for _ in range(NUM_BARE_PAIRS):
+        record = run_job(bench.workers, job, bench.ready.environment)
+        if record.profile is None:
+            msg = f"{cell.name}: {record.status}, {record.error}"
+            raise RuntimeError(msg)
+        pairs.append((_bare(architecture, precision, batch_size), record.profile.step_seconds))
+    found = compare(pairs, delta=bench.delta)
+    click.echo(f"  {cell.name} over a bare loop: {_words(found)}", err=True)
+    return Figure(
+        name="bare_loop_ratio",
+        workload=f"{cell.name}: the harness's images/s over a bare loop's",
+        device=bench.device,
+        value=found.ratio or 0.0,
+        low=found.low or 0.0,
+        high=found.high or 0.0,
+        unit="x",
+        target=1 - MAX_BARE_DIFFERENCE,
+        met=abs((found.ratio or 0.0) - 1) <= MAX_BARE_DIFFERENCE,
+    )
+
+
+def _bare(architecture: str, precision: str, batch_size: int) -> list[float]:
+    command = [sys.executable, "-m", "bench.bare_loop", architecture, precision, str(batch_size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    windows: list[float] = json.loads(done.stdout)
+    return windows

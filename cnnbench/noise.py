@@ -1,0 +1,164 @@
+"""This machine's noise floor: what two identical settings differ by here, and so what counts as news."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cnnbench.analysis.paired import measure_noise_floor
+from cnnbench.analysis.replacing import replacing
+from cnnbench.cell import Cell, Recipe, Timing
+from cnnbench.errors import StoreError, WorkerError
+from cnnbench.job import CellJob, Preflight
+from cnnbench.stats import MIN_DELTA, MIN_PAIRS
+from cnnbench.sweep.interleave import interleaved
+from cnnbench.sweep.plan import resolve
+from cnnbench.sweep.run import check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cnnbench.environment import Environment
+    from cnnbench.record import Record
+    from cnnbench.sweep.workers import Launcher
+
+NAME = "noise.json"
+NUM_PAIRS = 10
+MAX_PAIRS = 2 * NUM_PAIRS
+
+# A middling step, neither bound by launches nor by one large kernel; generated data, so that it runs
+# on a bare machine.
+CPU_CELL = Cell(
+    architecture="resnet(width=16,depth=1)",
+    batch_size=64,
+    memory_format="channels_last",
+    dataset="synthetic(image_size=32,num_classes=10)",
+    recipe=Recipe(weights="none"),
+    timing=Timing(min_windows=8, max_windows=8, limit_seconds=10.0, warmup_steps=3),
+)
+CUDA_CELL = Cell(
+    architecture="resnet",
+    precision="bf16",
+    batch_size=256,
+    memory_format="channels_last",
+    dataset="synthetic(image_size=32,num_classes=10)",
+    recipe=Recipe(weights="none"),
+    timing=Timing(min_windows=8, max_windows=8, limit_seconds=10.0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What `doctor --noise` found: identical settings differ by up to `floor`, a fraction.
+
+    It holds for the environment whose hash it carries, and for a quiet time like that in which it was
+    measured.
+    """
+
+    floor: float
+    num_pairs: int
+    cell: str
+    device: str
+    environment_hash: str
+
+    @property
+    def delta(self) -> float:
+        """Return the difference up to which two settings count as the same."""
+        return max(MIN_DELTA, self.floor)
+
+
+def measure_noise(
+    workers: Launcher,
+    environment: Environment,
+    device: str,
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+) -> Noise:
+    """Run one setting against itself until enough pairs were undisturbed, and keep what came of it.
+
+    Args:
+        workers: start a process for each run.
+        environment: what they run on.
+        device: as PyTorch calls it.
+        folder: the results folder; the outcome goes to `noise.json` in it.
+        say: told how each pair went.
+
+    Raises:
+        WorkerError: a cell failed.
+        StoreError: others used the machine all the time, or the folder cannot be written to.
+    """
+    job = _job(workers, environment, device, folder)
+    pairs: list[tuple[Record, Record]] = []
+    runs = interleaved(workers, job, job, environment, num_pairs=MAX_PAIRS)
+    for pair in islice(runs, MAX_PAIRS):
+        for record in pair:
+            if record.status != "completed":
+                msg = f"{record.cell.name} {record.status.replace('_', ' ')}: {record.error}"
+                raise WorkerError(msg)
+        pairs.append(pair)
+        floor = measure_noise_floor(pairs)
+        so_far = "" if floor is None else f", identical settings differ by up to {floor:.1%}"
+        say(f"pair {len(pairs)}{so_far}")
+        if len(pairs) >= NUM_PAIRS and floor is not None:
+            break
+    if floor is None:
+        msg = (
+            f"others used the machine in all but {MIN_PAIRS - 1} of {len(pairs)} pairs or more: its"
+            " noise cannot be told from theirs. Stop them, or measure later."
+        )
+        raise StoreError(msg)
+    noise = Noise(
+        floor=floor,
+        num_pairs=len(pairs),
+        cell=job.cell.name,
+        device=environment.device,
+        environment_hash=environment.hash_with(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / NAME) as path:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(noise), indent=2) + b"\n")
+    return noise
+
+
+def load_noise(folder: Path, environment: Environment) -> Noise | None:
+    """Return what was measured in this very environment, `None` where nothing was."""
+    try:
+        noise = msgspec.json.decode((folder / NAME).read_bytes(), type=Noise)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return noise if noise.environment_hash == environment.hash_with() else None
+
+
+def delta(folder: Path, environment: Environment) -> float:
+    """Return the difference up to which two settings count as the same: 2 %, or the noise floor."""
+    noise = load_noise(folder, environment)
+    return noise.delta if noise else MIN_DELTA
+
+
+def _job(workers: Launcher, environment: Environment, device: str, folder: Path) -> CellJob:
+    cell = CUDA_CELL if environment.device_type == "cuda" else CPU_CELL
+    ready = check(
+        workers,
+        Preflight(
+            device=device,
+            dataset=cell.dataset,
+            data_dir=str(folder),
+            cache_dir=str(folder),
+            download=False,
+            image_size=None,
+            models=((cell.architecture, cell.recipe.weights),),
+        ),
+    )
+    return CellJob(
+        cell=resolve(cell, ready.dataset),
+        dataset=ready.dataset,
+        device=device,
+        device_uuid=environment.device_uuid,
+        sweep_id="noise",
+        environment_hash=environment.hash_with(),
+    )
