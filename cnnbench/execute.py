@@ -20,6 +20,7 @@ from cnnbench.job import EXTRAS, Progress
 from cnnbench.measure.collect import cpu_name
 from cnnbench.measure.flags import numeric_flags
 from cnnbench.measure.gpu import Gpu
+from cnnbench.measure.kernels import contradicting
 from cnnbench.measure.memory import memory_meter
 from cnnbench.measure.probe import effective_precision, probe_precision
 from cnnbench.measure.witness import witness
@@ -58,6 +59,7 @@ class _Findings:
     notes: list[str] = field(default_factory=list)
     unknowns: dict[str, str] = field(default_factory=dict)
     loss_is_finite: bool = True
+    contradictions: tuple[str, ...] = ()
     meter: MemoryMeter | None = None
 
 
@@ -79,6 +81,7 @@ def execute(job: CellJob, report: Callable[[Progress], None]) -> Record:
         effective_precision=found.values.get("effective_precision"),
         profile=found.values.get("profile"),
         memory=found.values.get("memory"),
+        contradicting_kernels=found.contradictions,
         loss_is_finite=found.loss_is_finite,
     )
     return Record(
@@ -183,8 +186,12 @@ def _profile(
     step = _make_step(bench, found)
     measured = profile_step(step, bench, job, instruments, started=started, report=report)
     found.values.update(
-        profile=measured.profile, memory=measured.memory, roofline=measured.roofline
+        profile=measured.profile,
+        memory=measured.memory,
+        roofline=measured.roofline,
+        kernels=measured.kernels,
     )
+    found.contradictions = contradicting(measured.kernels, job.cell.precision)
     found.loss_is_finite = measured.loss_is_finite
     found.unknowns.update(measured.unknowns)
 

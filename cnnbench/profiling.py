@@ -14,6 +14,7 @@ import torch
 from cnnbench.checkpointing import is_recomputing
 from cnnbench.job import EXTRAS, Progress
 from cnnbench.measure.data_wait import timed_batches
+from cnnbench.measure.kernels import multiplying_kernels
 from cnnbench.measure.layers import layer_table, write_layers
 from cnnbench.measure.operators import watch
 from cnnbench.measure.roofline import roofline
@@ -57,6 +58,7 @@ class Measurement:
     profile: Profile
     memory: Memory
     roofline: Roofline | None
+    kernels: tuple[str, ...]
     loss_is_finite: bool
     unknowns: dict[str, str]
 
@@ -120,6 +122,9 @@ def profile_step(
     )
     loss_is_finite = math.isfinite(tally.read()[0])
     unknowns: dict[str, str] = {}
+    kernels: tuple[str, ...] = ()
+    with _optional("kernels", unknowns):
+        kernels = multiplying_kernels(step, device)
     images, labels = batches.next()
 
     def eager_step() -> None:
@@ -140,6 +145,7 @@ def profile_step(
         profile=profile,
         memory=memory,
         roofline=counted,
+        kernels=kernels,
         loss_is_finite=loss_is_finite,
         unknowns=unknowns,
     )

@@ -58,9 +58,10 @@ class Fit:
 class Record:
     """One finished cell, whatever came of it.
 
-    `probes` are what proved `effective_precision`, and `flags` PyTorch's numeric switches as the step
-    found them. `notes` are remarks that are no faults; `unknowns` say, by what was asked, why it could
-    not be measured. `artifacts` are the names of the files that the cell left beside its record.
+    `probes` are what proved `effective_precision`, `kernels` the names of the CUDA kernels that multiplied
+    in a step, and `flags` PyTorch's numeric switches as the step found them. `notes` are remarks that are
+    no faults; `unknowns` say, by what was asked, why it could not be measured. `artifacts` are the names
+    of the files that the cell left beside its record.
     """
 
     sweep_id: str
@@ -73,6 +74,7 @@ class Record:
     validity_reasons: tuple[str, ...] = ()
     effective_precision: str | None = None
     probes: tuple[Probe, ...] = ()
+    kernels: tuple[str, ...] = ()
     flags: dict[str, str] = field(default_factory=dict)
     num_parameters: int | None = None
     num_trainable_parameters: int | None = None

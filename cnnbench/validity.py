@@ -23,6 +23,7 @@ def judge(
     effective_precision: str | None,
     profile: Profile | None,
     memory: Memory | None,
+    contradicting_kernels: tuple[str, ...] = (),
     loss_is_finite: bool = True,
 ) -> tuple[str, tuple[str, ...]]:
     """Return a cell's validity and the reasons for it, the gravest first.
@@ -38,9 +39,14 @@ def judge(
         effective_precision: what the probe saw; `None` where it has not run.
         profile: the timed windows, where there are some.
         memory: the peaks, where they were read.
+        contradicting_kernels: CUDA kernels of the step whose names say that they compute in another
+            precision than was asked for.
         loss_is_finite: whether the loss of the timed steps stayed a finite number.
     """
     invalid = list(_mismatch(asked_precision, effective_precision))
+    if contradicting_kernels:
+        number, first = len(contradicting_kernels), contradicting_kernels[0]
+        invalid.append(f"asked for {asked_precision}, but {number} kernels such as {first} ran")
     suspect = [*_of_profile(profile), *_of_memory(memory)]
     if not loss_is_finite:
         suspect.append("the loss became infinite or not a number while steps were timed")

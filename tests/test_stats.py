@@ -81,7 +81,7 @@ def processes(
     rng: np.random.Generator, *, num_pairs: int, slowdown: float = 0.0, between: float = 0.005
 ) -> list[Pair]:
     """Return pairs of processes whose own luck is worth `between`, and whose windows vary by 1 %."""
-    pairs = []
+    pairs: list[Pair] = []
     for _ in range(num_pairs):
         luck = rng.normal(0, between, size=2)
         baseline, candidate = (0.02 * np.exp(each + rng.normal(0, 0.01, size=8)) for each in luck)

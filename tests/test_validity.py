@@ -107,6 +107,18 @@ def test_another_precision_makes_a_cell_invalid_and_comes_first() -> None:
     assert len(verdict[1]) == 3
 
 
+def test_a_kernel_that_belies_the_precision_makes_a_cell_invalid() -> None:
+    verdict = judge(
+        asked_precision="fp32",
+        effective_precision="fp32",
+        profile=STEADY,
+        memory=None,
+        contradicting_kernels=("cutlass_80_tensorop_s1688gemm_128x64",),
+    )
+    reason = "asked for fp32, but 1 kernels such as cutlass_80_tensorop_s1688gemm_128x64 ran"
+    assert verdict == ("invalid", (reason,))
+
+
 def test_a_cell_that_was_not_even_probed_is_not_judged() -> None:
     verdict = judge(asked_precision="fp32", effective_precision=None, profile=None, memory=None)
     assert verdict == ("valid", ())

@@ -46,7 +46,7 @@ def _convolution_backward(
 ) -> int:
     """Count a convolution's gradients, each of which takes what the forward pass takes.
 
-    PyTorch's own formula (2.13 and 2.15) lets the weight's gradient of a grouped convolution connect
+    PyTorch's own formula (2.11 to 2.15) lets the weight's gradient of a grouped convolution connect
     all channels: a depthwise layer's two gradients read 98 times its forward pass instead of twice.
     """
     transposed, output_mask = rest[4], rest[7]

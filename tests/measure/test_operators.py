@@ -168,10 +168,17 @@ def test_a_step_has_the_kinds_that_its_layers_are_of() -> None:
     assert kinds["matmul"] == 3
     assert kinds["pooling"] == 1
     assert kinds["optimizer"] == 2  # the update, and the count of steps
-    assert {o.name for o in watched("simple_cnn(width=4,hidden=16)") if o.kind == "pooling"} == {
-        "aten::max_pool2d_with_indices",
-        "aten::max_pool2d_with_indices_backward",
-    }
+
+
+def test_operators_are_those_that_run_and_not_their_parts() -> None:
+    def names(architecture: str, kind: str) -> set[str]:
+        return {o.name.removeprefix("aten::") for o in watched(architecture) if o.kind == kind}
+
+    pooling = {"max_pool2d_with_indices", "max_pool2d_with_indices_backward"}
+    assert names("simple_cnn(width=4,hidden=16)", "pooling") == pooling
+    mbconv_net = "mbconv_net(width=0.25,depth=0.5)"
+    assert names(mbconv_net, "activation") == {"silu", "silu_backward"}
+    assert names(mbconv_net, "normalization") == {"native_batch_norm", "native_batch_norm_backward"}
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_a_precision_that_fails_is_left_out() -> None:
     assert set(measure_peaks(CPU, [Broken(), Precision()]).flops) == {"fp32"}
 
 
-def test_the_numeric_switches_are_as_before_afterwards() -> None:
+def test_the_numeric_switches_are_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     Precision().apply()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     before = numeric_flags()
     measure_peaks(CPU, [Recorded()])
     assert numeric_flags() == before

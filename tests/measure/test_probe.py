@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import torch
@@ -12,11 +12,13 @@ import torch
 from cnnbench.measure.probe import (
     ELEVEN_BITS_MAX_ERROR,
     FP32_MAX_ERROR,
-    Probe,
     effective_precision,
     probe_precision,
 )
 from cnnbench.precision import BF16, FP16, TF32, Precision, precision
+
+if TYPE_CHECKING:
+    from cnnbench.measurement import Probe
 
 CPU = torch.device("cpu")
 FORMATS = (torch.contiguous_format, torch.channels_last)

@@ -62,6 +62,7 @@ def test_a_tensor_that_is_passed_twice_is_read_once() -> None:
 def test_an_expanded_tensor_is_as_large_as_what_it_repeats() -> None:
     grey = torch.randn(5, 1, 4, 4)
     assert moved(lambda: grey.expand(-1, 3, -1, -1).contiguous()) == (5 * 16 + 5 * 48) * FLOAT
+    assert moved(lambda: grey[0].expand(3, 4, 4).contiguous()) == (16 + 48) * FLOAT
     assert moved(lambda: torch.zeros(()).expand(10, 7) + grey[0, 0, 0, 0]) == (1 + 1 + 70 + 1) * (
         FLOAT
     )

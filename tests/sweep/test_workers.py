@@ -84,16 +84,11 @@ class Shop:
 
     def run(self, model: str, *, timeout_seconds: float | None = None) -> Record:
         """Run one cell of `model` to its end."""
-        architecture = f"models_for_workers:{model}"
-        job = self.job(architecture)
         records: list[Record] = []
-        ready = replace(self.ready, model_digests={architecture: ""})
         run_cells(
             self.workers,
-            make_plan("test", [job.cell], ready),
-            [job.cell],
-            ready,
-            device="cpu",
+            [self.job(f"models_for_workers:{model}")],
+            self.ready.environment,
             timeout_seconds=timeout_seconds,
             observer=Observer(),
             keep=records.append,
