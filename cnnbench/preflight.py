@@ -67,6 +67,8 @@ def peaks(job: PeaksJob) -> Peaks:
     """
     device = find_device(job.device)
     with _session(job) as gpu:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         torch.zeros(1, device=device)  # a context, as every cell has one
         idle_watts = _idle_watts(gpu) if gpu else None
         found = measure_peaks(device, [precision(name) for name in job.precisions])

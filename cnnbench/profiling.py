@@ -20,7 +20,7 @@ from cnnbench.measure.operators import watch
 from cnnbench.measure.roofline import roofline
 from cnnbench.measure.timing import measure, stopwatch, warm_up
 from cnnbench.measure.trace import write_trace
-from cnnbench.measurement import Energy, Profile
+from cnnbench.measurement import MAX_FOREIGN_FRACTION, Energy, Profile
 from cnnbench.stats import median_interval
 from cnnbench.training.step import Tally
 
@@ -136,6 +136,12 @@ def profile_step(
         with _optional("roofline", unknowns):
             operations = watch(eager_step, is_recomputing=is_recomputing)
             counted = roofline(operations, job.peaks, cell.precision)
+        others = job.peaks.foreign_fraction or 0.0
+        if others > MAX_FOREIGN_FRACTION:
+            unknowns["the device's true peaks"] = (
+                f"others used {others:.0%} of the processors when they were measured, so MFU and"
+                " roofline fraction may be too high"
+            )
     for extra in job.extras:
         report(Progress(phase=f"writing the {extra}"))
         with _optional(extra, unknowns):

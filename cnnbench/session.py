@@ -13,7 +13,7 @@ import msgspec
 
 from cnnbench import architectures, data
 from cnnbench.analysis.replacing import replacing
-from cnnbench.errors import CnnbenchError, StoreError
+from cnnbench.errors import CnnbenchError, StoreError, WorkerError
 from cnnbench.job import EXTRAS, CellJob, PeaksJob, Preflight
 from cnnbench.logbook import logbook
 from cnnbench.options import AUTO, command_line, sort_settings
@@ -168,7 +168,11 @@ class Session:
             # Every cell may hold operators that compute in fp32.
             precisions=tuple(dict.fromkeys(["fp32", *timed])),
         )
-        return find_peaks(workers, job)
+        try:
+            return find_peaks(workers, job)
+        except WorkerError as error:  # a device that is nearly full, say: cells need less than this
+            self.observer.on_warning(f"no MFU and no roofline: {error}")
+            return None
 
     def _job(
         self, cell: Cell, plan: Plan, ready: Ready, peaks: Peaks | None, folder: Path

@@ -104,6 +104,8 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
     reason = mode.unsupported_reason(device) or compile_unsupported(cell.compile, device)
     if reason:
         raise UnsupportedError(reason)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and streams that name no device belong to this one
     mode.apply()
     # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
     torch.backends.cudnn.benchmark = True

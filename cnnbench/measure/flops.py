@@ -47,7 +47,8 @@ def _convolution_backward(
     """Count a convolution's gradients, each of which takes what the forward pass takes.
 
     PyTorch's own formula (2.11 to 2.15) lets the weight's gradient of a grouped convolution connect
-    all channels: a depthwise layer's two gradients read 98 times its forward pass instead of twice.
+    all channels: forward and backward, a depthwise layer of 96 would read 98 times its forward pass
+    instead of 3 times.
     """
     transposed, output_mask = rest[4], rest[7]
     # A transposed convolution meets each position of its input, any other each of its output.

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from cnnbench.precision import Precision
 
 CUDA_WINDOW_SECONDS = 0.005
-# For how long the windows of one kind of work follow each other.
+# For how long the windows of one kind of work follow each other, and how many there are at least.
 WORK_SECONDS = 0.12
+MIN_WINDOWS = 3
 # Passes over all of it; more than one only on a CPU that others use meanwhile.
 MAX_PASSES = 5
 
@@ -92,11 +93,14 @@ def measure_peaks(device: torch.device, modes: Iterable[Precision]) -> Peaks:
         for _ in range(MAX_PASSES):
             load, start = read_load(), time.perf_counter()
             best = _higher(best, _measure_once(device, modes))
-            others = foreign_fraction(load, read_load(), time.perf_counter() - start)
-            if device.type != "cpu" or (others or 0.0) <= MAX_FOREIGN_FRACTION:
+            seconds = time.perf_counter() - start
+            others = None
+            if device.type == "cpu":
+                others = foreign_fraction(load, read_load(), seconds)
+            if (others or 0.0) <= MAX_FOREIGN_FRACTION:
                 break
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return replace(best, vendor=vendor_peaks(name))
+    return replace(best, foreign_fraction=others, vendor=vendor_peaks(name))
 
 
 def _measure_once(device: torch.device, modes: Iterable[Precision]) -> Peaks:
@@ -151,11 +155,11 @@ def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
     num_calls = 1
     if device.type == "cuda":
         num_calls = math.ceil(CUDA_WINDOW_SECONDS / watch.run(step, 1))
-    best = math.inf
+    windows: list[float] = []
     deadline = time.perf_counter() + WORK_SECONDS
-    while math.isinf(best) or time.perf_counter() < deadline:
-        best = min(best, watch.run(step, num_calls) / num_calls)
-    return best
+    while len(windows) < MIN_WINDOWS or time.perf_counter() < deadline:
+        windows.append(watch.run(step, num_calls))
+    return min(windows) / num_calls
 
 
 def _matmul(device: torch.device, dtype: torch.dtype, sizes: Sizes) -> Callable[[], object]:

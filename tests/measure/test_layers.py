@@ -72,9 +72,7 @@ def table(
 def layers_of(architecture: str, checkpointing: str) -> tuple[nn.Module, tuple[Layer, ...]]:
     model = build(architecture)
     apply_checkpointing(model, checkpointing, EXAMPLE)
-    step = training_step(model, Precision())
-    step()
-    return model, table(step, model)
+    return model, table(training_step(model, Precision()), model)
 
 
 def flops_by_module(layers: tuple[Layer, ...], phase: str) -> dict[str, int]:
@@ -87,9 +85,7 @@ def test_the_rows_add_up_to_the_step(architecture: str, checkpointing: str) -> N
     _, layers = layers_of(architecture, checkpointing)
     model = build(architecture)
     apply_checkpointing(model, checkpointing, EXAMPLE)
-    step = training_step(model, Precision())
-    step()
-    operations = watch(step, is_recomputing=is_recomputing)
+    operations = watch(training_step(model, Precision()), is_recomputing=is_recomputing)
     whole = roofline(operations, PEAKS, "fp32")
     assert sum(layer.num_operators for layer in layers) == len(operations)
     assert sum(layer.flops for layer in layers) == whole.hardware_flops
@@ -302,9 +298,7 @@ def test_on_cuda_the_layers_are_those_of_a_cpu(architecture: str, checkpointing:
     device = torch.device("cuda", 0)
     model = build(architecture).to(device)
     apply_checkpointing(model, checkpointing, EXAMPLE.to(device))
-    step = training_step(model, Precision(), device)
-    step()
-    layers = table(step, model, device)
+    layers = table(training_step(model, Precision(), device), model, device)
     _, on_cpu = layers_of(architecture, checkpointing)
     for phase in ("forward", "backward", "recompute"):
         assert flops_by_module(layers, phase) == flops_by_module(on_cpu, phase)
