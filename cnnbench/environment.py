@@ -71,8 +71,8 @@ class Peaks:
 
     `bytes_per_second` is a large copy's, reading and writing both counted; `idle_watts` the draw with
     nothing running, `None` where it cannot be measured. `foreign_fraction` is the share of the processors
-    that others took meanwhile (CPU only): beside them the peaks may be too low. `vendor` holds the maker's dense figures where
-    they are known, in the same units: FLOP/s by precision, and `bandwidth`.
+    that others took meanwhile (CPU only): beside them the peaks may be too low. `vendor` holds the
+    maker's dense figures where they are known, in the same units: FLOP/s by precision, and `bandwidth`.
     """
 
     flops: dict[str, Peak]

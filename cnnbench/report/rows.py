@@ -162,7 +162,8 @@ def remarks(record: Record) -> list[str]:
         texts.append(
             f"{NOT_MEANINGFUL}, the accuracy is not meaningful: {record.fit.accuracy_note}"
         )
-    return [line for line in map(one_line, [*texts, *record.notes]) if line]
+    unknowns = [f"not known: {what}: {why}" for what, why in record.unknowns.items()]
+    return [line for line in map(one_line, [*texts, *record.notes, *unknowns]) if line]
 
 
 def one_line(text: str) -> str:
