@@ -4,8 +4,10 @@ Run by `make gpu-evidence`; `DEVICE=cpu` rehearses it with the quick profile. Th
 valuable first:
 
     tests     the GPU-marked tests
+    doctor    what this machine can measure, and its noise
     sweep     the `gpu` profile, whose trained cells come first
-    harness   what cnnbench itself costs on this machine
+    harness   what cnnbench itself costs on this machine, and a bare loop beside it
+    trust     A/A and A/B comparisons, a few of each
 
 Each stage writes small files to results/reference/<device>/ and packs them, with what a resumed sweep
 needs, into one archive; `--resume ARCHIVE` takes an earlier one back. A stage that runs out of its time
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
     from cnnbench.environment import Environment
 
-STAGES = ("tests", "sweep", "harness")
+STAGES = ("tests", "doctor", "sweep", "harness", "trust")
+# In the time of a stage; on a machine of one's own, `make bench-harness` runs 20.
+NUM_COMPARISONS = 4
 LIMIT_SECONDS = 480.0
 GRACE_SECONDS = 60.0
 RESULTS = Path("results/local")
@@ -91,6 +95,18 @@ def _tests(environment: Environment, folder: Path, arguments: argparse.Namespace
     return status == 0
 
 
+def _doctor(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Examine the machine; what it finds wrong is evidence, and no failure of the stage."""
+    del environment
+    command = [sys.executable, "-m", "cnnbench", "doctor", "--noise", "--device", arguments.device]
+    status, text = _run([*command, "--results-dir", str(RESULTS)], arguments.limit)
+    (folder / "doctor.txt").write_text(text, encoding="utf-8")
+    noise = RESULTS / "noise.json"
+    if noise.exists():
+        shutil.copy(noise, folder / noise.name)
+    return status in {0, 1}
+
+
 def _sweep(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
     """Run or resume the sweep; interrupted by the time limit it has not failed."""
     cuda = environment.device_type == "cuda"
@@ -126,12 +142,29 @@ def _harness(environment: Environment, folder: Path, arguments: argparse.Namespa
     if importlib.util.find_spec("mlflow") is None:
         click.echo("the harness measures MLflow too, which is not installed: left out", err=True)
         return True
-    command = [sys.executable, "-m", "bench.harness", "--output", str(folder / "harness.csv")]
+    return _measure_harness(folder, arguments, "--only", "cost", "--only", "bare")
+
+
+def _trust(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    del environment
+    number = str(NUM_COMPARISONS)
+    return _measure_harness(folder, arguments, "--only", "quiet", "--comparisons", number)
+
+
+def _measure_harness(folder: Path, arguments: argparse.Namespace, *options: str) -> bool:
+    output = str(folder / "harness.csv")
+    command = [sys.executable, "-m", "bench.harness", "--output", output, *options]
     status, _ = _run(command, arguments.limit)
     return status == 0
 
 
-_STAGES = {"tests": _tests, "sweep": _sweep, "harness": _harness}
+_STAGES = {
+    "tests": _tests,
+    "doctor": _doctor,
+    "sweep": _sweep,
+    "harness": _harness,
+    "trust": _trust,
+}
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[int, str]:

@@ -4,7 +4,9 @@ Run by `make bench-harness`; writes results/local/harness.csv. `--only` runs one
 the rows of the others as they are:
 
     cost     imports, the start of a cell, the first step, the tracking (a minute)
-    trust    A/A and A/B comparisons, and a bare loop (the better part of an hour on two processors)
+    bare     images per second over those of a loop written by hand (some minutes)
+    quiet    A/A and A/B comparisons (a quarter of an hour on two processors)
+    busy     the same beside a noisy neighbour (up to three times as long)
 
 Nothing here is asserted: machines differ.
 """
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +35,8 @@ from cnnbench.sweep.workers import launcher
 from cnnbench.tracking import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cnnbench.job import Ready
     from cnnbench.record import Record
     from cnnbench.sweep.workers import Launcher
@@ -56,13 +61,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("results/local/harness.csv"))
-    parser.add_argument("--only", choices=_PARTS, action="append")
+    parser.add_argument("--only", choices=_PARTS, action="append", metavar="PART")
     parser.add_argument("--results-dir", type=Path, default=Path("results/local"))
+    parser.add_argument("--comparisons", type=int, default=trust.NUM_COMPARISONS)
     arguments = parser.parse_args()
     figures = read_figures(arguments.output)
     for part in arguments.only or _PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            fresh = _PARTS[part](Path(folder), arguments.results_dir)
+            fresh = _PARTS[part](Path(folder), arguments)
         for one in fresh:
             click.echo(describe(one))
         names = {one.name for one in fresh}
@@ -70,13 +76,29 @@ def main() -> None:
         write_figures(figures, arguments.output)
 
 
-def _trust(folder: Path, results_dir: Path) -> list[Figure]:
+@contextmanager
+def _trusting(folder: Path, arguments: argparse.Namespace) -> Iterator[trust.Bench]:
     with launcher("forkserver") as workers:
-        delta = noise.delta(results_dir, look(workers, "auto"))
-        return trust.measure(workers, folder, delta=delta)
+        delta = noise.delta(arguments.results_dir, look(workers, "auto"))
+        yield trust.prepare(workers, folder, delta=delta)
 
 
-def _cost(folder: Path, _: Path) -> list[Figure]:
+def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return trust.bare_loops(bench)
+
+
+def _quiet(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return trust.comparisons(bench, busy=False, number=arguments.comparisons)
+
+
+def _busy(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return trust.comparisons(bench, busy=True, number=arguments.comparisons)
+
+
+def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
     """Return what everything around a cell costs, writing only into `folder`."""
     with launcher("forkserver") as workers:
         ready = check(workers, _preflight(folder))
@@ -193,7 +215,7 @@ def _seconds(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-_PARTS = {"cost": _cost, "trust": _trust}
+_PARTS = {"cost": _cost, "bare": _bare, "quiet": _quiet, "busy": _busy}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 - both again beside a neighbour that computes in bursts.
 - the harness's images per second over those of a bare loop with the same step.
 
-Run by `make bench-harness ARGS="--only trust"`.
+Run by `make bench-harness ARGS="--only quiet --only busy --only bare"`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -35,7 +36,6 @@ from cnnbench.sweep.run import check, run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cnnbench.job import Ready
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 NUM_COMPARISONS = 20
 MAX_PAIRS = 16
-MIN_SAME = 18
+MIN_SAME_SHARE = 0.9
 PLANTED = 0.05
 # Channels of the planted convolution to choose from.
 EXTRAS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -83,24 +83,32 @@ class Bench:
         return replace(self.baseline, cell=replace(cell, architecture=architecture))
 
 
-def measure(workers: Launcher, folder: Path, *, delta: float) -> list[Figure]:
-    """Return every figure; takes the better part of an hour on two processors.
+def comparisons(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
+    """Return how often each verdict came in `number` comparisons of A/A and as many of A/B.
+
+    Some 20 s a comparison on two processors that are quiet, up to three times that beside a neighbour.
+    """
+    planted, slowdown = _calibrate(bench)
+    click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
+    with noisy_neighbour() if busy else nullcontext():
+        same = [_compare(bench, bench.baseline, "A/A", n) for n in range(number)]
+        slower = [_compare(bench, planted, "A/B", n) for n in range(number)]
+    return _counts(bench, same, slower, slowdown, busy=busy)
+
+
+def bare_loops(bench: Bench) -> list[Figure]:
+    """Return the harness's rate over a bare loop's, by setting."""
+    return [_bare_loop(bench, *setting) for setting in BARE_LOOPS]
+
+
+def prepare(workers: Launcher, folder: Path, *, delta: float) -> Bench:
+    """Return what the comparisons run on.
 
     Args:
         workers: start a process for each run.
         folder: for files that may go.
         delta: the machine's noise floor, or 2 %.
     """
-    bench = _prepare(workers, folder, delta)
-    planted, slowdown = _calibrate(bench)
-    click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
-    figures = []
-    for name, surroundings in (("quiet", nullcontext()), ("busy", noisy_neighbour())):
-        figures += _comparisons(bench, planted, slowdown, name, surroundings)
-    return [*figures, *(_bare_loop(bench, *setting) for setting in BARE_LOOPS)]
-
-
-def _prepare(workers: Launcher, folder: Path, delta: float) -> Bench:
     ready = check(
         workers,
         Preflight(
@@ -170,54 +178,28 @@ def _pairs(
     )
 
 
-def _comparisons(
+def _counts(
     bench: Bench,
-    planted: CellJob,
+    same: Sequence[Comparison],
+    slower: Sequence[Comparison],
     slowdown: float,
-    name: str,
-    surroundings: AbstractContextManager[None],
+    *,
+    busy: bool,
 ) -> list[Figure]:
-    """Return how often each verdict came, of A/A and of A/B."""
-    with surroundings:
-        same = [_compare(bench, bench.baseline, f"A/A {name}", n) for n in range(NUM_COMPARISONS)]
-        slower = [_compare(bench, planted, f"A/B {name}", n) for n in range(NUM_COMPARISONS)]
-    is_quiet = name == "quiet"
-    around = "nothing else running" if is_quiet else "beside a neighbour that computes in bursts"
+    name = "busy" if busy else "quiet"
+    around = "beside a neighbour that computes in bursts" if busy else "nothing else running"
     workload = f"{bench.baseline.cell.name}, {around}"
-    planted_workload = f"{workload}; planted: {slowdown:.1%} slower"
+    planted = f"{workload}; planted: {slowdown:.1%} slower"
+    count = partial(count_figure, device=bench.device, total=len(same))
+    least_same = None if busy else round(MIN_SAME_SHARE * len(same))
+    least_found = None if busy else len(slower)
     return [
-        count_figure(
-            f"aa_{name}_false_alarms",
-            workload,
-            _count(same, "improved", "regressed"),
-            device=bench.device,
-            total=len(same),
-            at_most=0,
+        count(
+            f"aa_{name}_false_alarms", workload, _count(same, "improved", "regressed"), at_most=0
         ),
-        count_figure(
-            f"aa_{name}_same",
-            workload,
-            _count(same, "same"),
-            device=bench.device,
-            total=len(same),
-            at_least=MIN_SAME if is_quiet else None,
-        ),
-        count_figure(
-            f"ab_{name}_found",
-            planted_workload,
-            _count(slower, "regressed"),
-            device=bench.device,
-            total=len(slower),
-            at_least=len(slower) if is_quiet else None,
-        ),
-        count_figure(
-            f"ab_{name}_called_same",
-            planted_workload,
-            _count(slower, "same", "improved"),
-            device=bench.device,
-            total=len(slower),
-            at_most=0,
-        ),
+        count(f"aa_{name}_same", workload, _count(same, "same"), at_least=least_same),
+        count(f"ab_{name}_found", planted, _count(slower, "regressed"), at_least=least_found),
+        count(f"ab_{name}_called_same", planted, _count(slower, "same", "improved"), at_most=0),
     ]
 
 

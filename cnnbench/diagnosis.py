@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from cnnbench.record import Epoch
 
 DIAGNOSES = ("diverged", "overfitting", "underfitting", "plateaued", "healthy")
 
@@ -18,6 +16,26 @@ MAX_GAP = 0.10
 MIN_FITTED = 0.75
 MIN_PROGRESS = 0.01
 MIN_PLATEAU_EPOCHS = 2
+
+
+class Epoch(Protocol):
+    """What is looked at of an epoch."""
+
+    @property
+    def train_loss(self) -> float:
+        """The mean loss of the training images."""
+
+    @property
+    def train_accuracy(self) -> float:
+        """The share of training images that came out right."""
+
+    @property
+    def val_loss(self) -> float:
+        """The mean loss of the validation images."""
+
+    @property
+    def val_accuracy(self) -> float:
+        """The share of validation images that came out right."""
 
 
 @dataclass(frozen=True, kw_only=True)
