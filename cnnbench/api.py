@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnbench import architectures
-from cnnbench.examination import Diagnostics, diagnose_machine
 from cnnbench.options import AUTO, sort_settings
 from cnnbench.results import Records, load
 from cnnbench.session import Session
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import torch
 
     from cnnbench.cell import Cell
+    from cnnbench.examination import Diagnostics
 
-__all__ = ["Diagnostics", "Records", "build", "doctor", "load", "plan", "run"]
+__all__ = ["Records", "build", "doctor", "load", "plan", "run"]
 
 
 def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:
@@ -62,7 +63,10 @@ def doctor(
         CnnbenchError: there is no such device, or the noise could not be measured.
     """
     options, _, _ = sort_settings(settings)
-    return diagnose_machine(options, with_noise=noise, say=say)
+    # Its statistics bring scipy, which no refusal of a run should wait for.
+    diagnose_machine = import_module("cnnbench.examination").diagnose_machine
+    found: Diagnostics = diagnose_machine(options, with_noise=noise, say=say)
+    return found
 
 
 def build(

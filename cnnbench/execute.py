@@ -104,7 +104,8 @@ def execute(job: CellJob, report: Callable[[Progress], None]) -> Record:
 
 
 def _gpu(job: CellJob) -> AbstractContextManager[Gpu | None]:
-    return Gpu(job.device_uuid) if job.device_uuid else nullcontext()
+    on_gpu = job.device_uuid is not None or job.device.startswith("cuda")
+    return Gpu(job.device_uuid) if on_gpu else nullcontext()
 
 
 def _run(

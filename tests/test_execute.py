@@ -21,7 +21,7 @@ from cnnbench.architectures.resnet import ResNet
 from cnnbench.checkpointing import FROZEN_NOTE
 from cnnbench.diagnosis import DIAGNOSES
 from cnnbench.environment import Peak, Peaks
-from cnnbench.execute import NOT_MEANINGFUL, execute
+from cnnbench.execute import NOT_MEANINGFUL, SNAPSHOT, execute
 from cnnbench.measurement import Memory, Profile
 from cnnbench.precision import Precision
 from cnnbench.record import Record
@@ -520,19 +520,25 @@ def test_on_cuda_a_cell_is_profiled_and_trained(digits: DatasetInfo, name: str) 
     assert record.row()["skipped_steps"] is None or name == "fp16"
     assert record.profile is not None
     assert {window.foreign_fraction for window in record.profile.windows} == {None}
+    assert record.kernels or "kernels" in record.unknowns
 
 
 @pytest.mark.gpu
-def test_on_cuda_a_batch_that_does_not_fit_is_out_of_memory(digits: DatasetInfo) -> None:
+def test_on_cuda_a_batch_that_does_not_fit_is_out_of_memory(
+    digits: DatasetInfo, tmp_path: Path
+) -> None:
     device = torch.cuda.current_device()
     recipe = tiny_recipe(image_size=512, train_subset=8)
     cell = tiny_cell("resnet(width=256)", recipe=recipe, batch_size=4096)
     torch.cuda.set_per_process_memory_fraction(0.1, device)
     try:
-        record = execute(replace(job(cell, digits), device=f"cuda:{device}"), lambda _: None)
+        given = replace(job(cell, digits), device=f"cuda:{device}", folder=str(tmp_path / "cell"))
+        record = execute(given, lambda _: None)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
         torch.cuda.empty_cache()
     assert record.status == "out_of_memory", record.error
     assert record.memory is not None
     assert record.memory.peak_allocated_bytes
+    assert record.artifacts == (SNAPSHOT,)
+    assert (tmp_path / "cell" / SNAPSHOT).stat().st_size

@@ -138,6 +138,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "selectors.py").write_text("raise RuntimeError('the wrong selectors')\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))  # inline cells add the folder that they run in
         patch.setenv("MLFLOW_TRACKING_PASSWORD", "a secret")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
         patch.setenv("OMP_NUM_THREADS", "1")
