@@ -1,15 +1,15 @@
 """The training step as anyone would write it by hand, timed by itself: what the harness is held against.
 
-`python -m bench.bare_loop ARCHITECTURE PRECISION BATCH_SIZE` prints the step times of its windows as JSON.
-Nothing of cnnbench is in it but the model, so that both train the same one.
+`python -m bench.bare_loop ARCHITECTURE PRECISION BATCH_SIZE` times one window for each line that it reads,
+and prints the seconds of a step. Nothing of cnnbench is in it but the model, so that both train the same.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 import torch
@@ -17,21 +17,29 @@ from torch.nn import functional
 
 from cnnbench import build
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NUM_IMAGES = 2048
 IMAGE_SIZE = 32
 WINDOW_SECONDS = 0.2
-NUM_WINDOWS = 8
 NUM_WARMUP_STEPS = 10
 
 
 def main() -> None:
-    """Time the loop and print the seconds of a step, one number a window."""
+    """Warm up, say so, and time a window for each line that comes."""
     architecture, precision, batch_size = sys.argv[1:]
-    click.echo(json.dumps(step_seconds(architecture, precision, int(batch_size))))
+    run = make_loop(architecture, precision, int(batch_size))
+    warm = run(NUM_WARMUP_STEPS) / NUM_WARMUP_STEPS
+    num_steps = math.ceil(WINDOW_SECONDS / warm)
+    run(num_steps)
+    click.echo(num_steps)
+    for _ in sys.stdin:
+        click.echo(run(num_steps))
 
 
-def step_seconds(architecture: str, precision: str, batch_size: int) -> list[float]:
-    """Train on random images that lie in memory, and return the step time of each window."""
+def make_loop(architecture: str, precision: str, batch_size: int) -> Callable[[int], float]:
+    """Return what trains so many steps on random images that lie in memory, and gives the seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("highest")
@@ -77,10 +85,7 @@ def step_seconds(architecture: str, precision: str, batch_size: int) -> list[flo
             torch.cuda.synchronize()
         return time.perf_counter() - begin
 
-    warm = run(NUM_WARMUP_STEPS) / NUM_WARMUP_STEPS
-    num_steps = math.ceil(WINDOW_SECONDS / warm)
-    run(num_steps)
-    return [run(num_steps) / num_steps for _ in range(NUM_WINDOWS)]
+    return run
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ def main() -> None:
 
 @contextmanager
 def _trusting(folder: Path, arguments: argparse.Namespace) -> Iterator[trust.Bench]:
-    with launcher("forkserver") as workers:
-        delta = noise.delta(arguments.results_dir, look(workers, "auto"))
-        yield trust.prepare(workers, folder, delta=delta)
+    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
+        delta = noise.delta(arguments.results_dir, look(ours, "auto"))
+        yield trust.prepare((ours, theirs), folder, delta=delta)
 
 
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:

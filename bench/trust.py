@@ -11,12 +11,13 @@ Run by `make bench-harness ARGS="--only quiet --only busy --only bare"`.
 
 from __future__ import annotations
 
-import json
+import os
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,22 +26,24 @@ import click
 
 from bench.figures import Figure, count_figure
 from bench.neighbour import noisy_neighbour
-from cnnbench.analysis.paired import compare_until_decided
+from cnnbench.analysis.paired import compare_pairs, compare_until_decided
 from cnnbench.cell import Cell, Recipe, Timing
-from cnnbench.job import CellJob, Preflight
+from cnnbench.job import Answer, CellJob, Preflight
+from cnnbench.measurement import Profile, Window
 from cnnbench.noise import CPU_CELL, CUDA_CELL
-from cnnbench.stats import Comparison, compare
+from cnnbench.record import Record
+from cnnbench.stats import Comparison, median_interval
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.plan import resolve
-from cnnbench.sweep.run import check, run_job
+from cnnbench.sweep.run import check
+from cnnbench.sweep.workers import Launcher, Outcome, worker_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from cnnbench.job import Ready
-    from cnnbench.record import Record
-    from cnnbench.sweep.workers import Launcher
+    from cnnbench.job import Ready, Request
+    from cnnbench.sweep.workers import OnProgress, OnTurn
 
 NUM_COMPARISONS = 20
 MAX_PAIRS = 16
@@ -66,7 +69,7 @@ TIMING = Timing(min_windows=6, max_windows=6, limit_seconds=2.0, warmup_steps=3)
 class Bench:
     """What the comparisons run on."""
 
-    workers: Launcher
+    workers: tuple[Launcher, Launcher]
     ready: Ready
     baseline: CellJob
     delta: float
@@ -101,16 +104,16 @@ def bare_loops(bench: Bench) -> list[Figure]:
     return [_bare_loop(bench, *setting) for setting in BARE_LOOPS]
 
 
-def prepare(workers: Launcher, folder: Path, *, delta: float) -> Bench:
+def prepare(workers: tuple[Launcher, Launcher], folder: Path, *, delta: float) -> Bench:
     """Return what the comparisons run on.
 
     Args:
-        workers: start a process for each run.
+        workers: start the processes that take turns.
         folder: for files that may go.
         delta: the machine's noise floor, or 2 %.
     """
     ready = check(
-        workers,
+        workers[0],
         Preflight(
             device="auto",
             dataset=CPU_CELL.dataset,
@@ -170,8 +173,7 @@ def _pairs(
 ) -> Iterable[tuple[Record, Record]]:
     return interleaved(
         bench.workers,
-        bench.baseline,
-        candidate,
+        (bench.baseline, candidate),
         bench.ready.environment,
         num_pairs=number,
         seed=seed,
@@ -223,7 +225,7 @@ def _count(found: Sequence[Comparison], *verdicts: str) -> int:
 
 
 def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int) -> Figure:
-    """Run the harness's cell and the loop by turns, and return the ratio of their rates."""
+    """Let the harness's cell and the loop take turns, and return the ratio of their rates."""
     cell = Cell(
         architecture=architecture,
         precision=precision,
@@ -231,33 +233,106 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
         memory_format="channels_last",
         dataset=CPU_CELL.dataset,
         recipe=Recipe(weights="none", augmentation="none"),
-        timing=replace(TIMING, min_windows=8, max_windows=8, limit_seconds=10.0),
+        timing=replace(TIMING, limit_seconds=10.0),
     )
     job = _job(bench.ready, cell)
-    pairs = []
-    for _ in range(NUM_BARE_PAIRS):
-        record = run_job(bench.workers, job, bench.ready.environment)
-        if record.profile is None:
-            msg = f"{cell.name}: {record.status}, {record.error}"
-            raise RuntimeError(msg)
-        pairs.append((_bare(architecture, precision, batch_size), record.profile.step_seconds))
-    found = compare(pairs, delta=bench.delta)
+    runs = interleaved(
+        (BareLoops(), bench.workers[0]),
+        (job, job),
+        bench.ready.environment,
+        num_pairs=NUM_BARE_PAIRS,
+    )
+    found = compare_pairs(list(runs), delta=bench.delta)
     click.echo(f"  {cell.name} over a bare loop: {_words(found)}", err=True)
+    ratio = found.ratio or 0.0
     return Figure(
         name="bare_loop_ratio",
         workload=f"{cell.name}: the harness's images/s over a bare loop's",
         device=bench.device,
-        value=found.ratio or 0.0,
+        value=ratio,
         low=found.low or 0.0,
         high=found.high or 0.0,
         unit="x",
         target=1 - MAX_BARE_DIFFERENCE,
-        met=abs((found.ratio or 0.0) - 1) <= MAX_BARE_DIFFERENCE,
+        met=abs(ratio - 1) <= MAX_BARE_DIFFERENCE,
     )
 
 
-def _bare(architecture: str, precision: str, batch_size: int) -> list[float]:
-    command = [sys.executable, "-m", "bench.bare_loop", architecture, precision, str(batch_size)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    windows: list[float] = json.loads(done.stdout)
-    return windows
+class BareLoops(Launcher):
+    """Runs `bench.bare_loop` in place of a worker, with the variables that a worker sees."""
+
+    def run(
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,  # noqa: ARG002 (a bare loop tells nothing)
+        timeout_seconds: float | None,  # noqa: ARG002
+        on_turn: OnTurn = lambda: None,
+    ) -> Outcome:
+        """Time one window a turn, as many as the cell has, and return them as its record."""
+        if request.cell is None:
+            msg = "a bare loop runs cells only"
+            raise ValueError(msg)
+        started_at = time.time()
+        record = self._record(request.cell, started_at, on_turn)
+        return Outcome(
+            answer=Answer(record=record),
+            death=None,
+            timed_out=False,
+            started_at=started_at,
+            stderr_tail="",
+        )
+
+    def _record(self, job: CellJob, started_at: float, on_turn: OnTurn) -> Record:
+        cell = job.cell
+        with _process(cell) as (lines, ask):
+            num_steps = int(next(lines))
+            windows = []
+            for _ in range(cell.timing.max_windows):
+                on_turn()
+                ask()
+                windows.append(Window(seconds=float(next(lines)), num_steps=num_steps))
+        low, high = median_interval([window.step_seconds for window in windows])
+        profile = Profile(
+            windows=tuple(windows),
+            low_step_seconds=low,
+            high_step_seconds=high,
+            stop_reason="max_windows",
+            num_warmup_steps=0,
+            setup_seconds=0.0,
+        )
+        return Record(
+            sweep_id=job.sweep_id,
+            cell=cell,
+            cell_hash=cell.hash,
+            environment_hash="",
+            status="completed",
+            device=job.device,
+            profile=profile,
+            started_at=started_at,
+        )
+
+
+@contextmanager
+def _process(cell: Cell) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
+    """Yield the lines of a bare loop's process, and what asks it for the next window."""
+    setting = (cell.architecture, cell.precision, str(cell.batch_size))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.bare_loop", *setting],
+        env=worker_variables(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        if process.stdin is None or process.stdout is None:
+            msg = "a pipe was asked for"
+            raise RuntimeError(msg)
+        stdin = process.stdin
+
+        def ask() -> None:
+            stdin.write("\n")
+            stdin.flush()
+
+        yield iter(process.stdout), ask
+        stdin.close()

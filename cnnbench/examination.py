@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ def diagnose_machine(
     """
     results_dir = Path(options.results_dir).expanduser().absolute()
     data_dir = Path(options.data_dir).expanduser().absolute()
-    with launcher("forkserver") as workers:
+    with ExitStack() as stack:
+        workers = stack.enter_context(launcher("forkserver"))
         say("looking at the machine")
         environment = look(workers, options.device)
         device = device_of(environment)
@@ -59,7 +61,8 @@ def diagnose_machine(
         store = _store(options.tracking_uri, results_dir)
         if with_noise:
             say("measuring the noise: one setting against itself")
-            noise: Noise | None = measure_noise(workers, environment, device, results_dir, say=say)
+            both = workers, stack.enter_context(launcher("forkserver"))
+            noise: Noise | None = measure_noise(both, environment, device, results_dir, say=say)
         else:
             noise = load_noise(results_dir, environment)
     return Diagnostics(

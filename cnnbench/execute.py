@@ -60,18 +60,26 @@ class _Findings:
     unknowns: dict[str, str] = field(default_factory=dict)
     loss_is_finite: bool = True
     contradictions: tuple[str, ...] = ()
+    wait_turn: Callable[[], None] = lambda: None
     meter: MemoryMeter | None = None
 
 
-def execute(job: CellJob, report: Callable[[Progress], None]) -> Record:
+def execute(
+    job: CellJob,
+    report: Callable[[Progress], None],
+    wait_turn: Callable[[], None] = lambda: None,
+) -> Record:
     """Profile and train `job.cell`; whatever happens becomes the record's status.
 
     Args:
         job: the cell, its data and its device.
         report: told what is being done, never while a window is timed.
+        wait_turn: returns when it is this cell's turn, where the job takes turns.
     """
     started_at = time.time()
     found = _Findings()
+    if job.takes_turns:
+        found.wait_turn = wait_turn
     # Before this process is on the GPU: whoever is there now is somebody else.
     with _gpu(job) as gpu:
         status, error = _run(job, found, gpu, report)
@@ -151,7 +159,9 @@ def _profile_and_fit(
         found.notes.append(f"random weights, so no accuracy is claimed: {bench.missing_weights}")
     _probe(bench, found)
     if job.cell.timing.max_windows:
-        instruments = Instruments(meter=found.meter, witness=witness(gpu), gpu=gpu)
+        instruments = Instruments(
+            meter=found.meter, witness=witness(gpu), gpu=gpu, wait_turn=found.wait_turn
+        )
         _profile(bench, job, found, instruments, started, report)
         # A checkpointed model refers to itself. The timed steps leave no trace in memory or accuracy.
         gc.collect()

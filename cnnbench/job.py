@@ -80,7 +80,8 @@ class CellJob:
 
     `device_uuid` is what NVML knows the GPU by. Without `peaks` nothing is held against a roofline.
     Files that the cell leaves (those of `extras`, a snapshot when memory runs out) go to `folder`;
-    where it is empty none are written. `extras` are names of `EXTRAS`.
+    where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
+    for its turn before each timed window and before whatever follows them.
     """
 
     cell: Cell
@@ -92,6 +93,7 @@ class CellJob:
     peaks: Peaks | None = None
     folder: str = ""
     extras: tuple[str, ...] = ()
+    takes_turns: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +115,13 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One line from a worker: exactly one field is set; all but `progress` end the job."""
+    """One line from a worker: exactly one field is set; all but `progress` and `turn` end the job.
+
+    With `turn` it waits until a line comes back.
+    """
 
     progress: Progress | None = None
+    turn: bool = False
     environment: Environment | None = None
     ready: Ready | None = None
     peaks: Peaks | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,7 +71,7 @@ class Noise:
 
 
 def measure_noise(
-    workers: Launcher,
+    workers: tuple[Launcher, Launcher],
     environment: Environment,
     device: str,
     folder: Path,
@@ -82,7 +81,7 @@ def measure_noise(
     """Run one setting against itself until enough pairs were undisturbed, and keep what came of it.
 
     Args:
-        workers: start a process for each run.
+        workers: start the processes that take turns.
         environment: what they run on.
         device: as PyTorch calls it.
         folder: the results folder; the outcome goes to `noise.json` in it.
@@ -92,10 +91,10 @@ def measure_noise(
         WorkerError: a cell failed.
         StoreError: others used the machine all the time, or the folder cannot be written to.
     """
-    job = _job(workers, environment, device, folder)
+    baseline, _ = workers
+    job = _job(baseline, environment, device, folder)
     pairs: list[tuple[Record, Record]] = []
-    runs = interleaved(workers, job, job, environment, num_pairs=MAX_PAIRS)
-    for pair in islice(runs, MAX_PAIRS):
+    for pair in interleaved(workers, (job, job), environment, num_pairs=MAX_PAIRS):
         for record in pair:
             if record.status != "completed":
                 msg = f"{record.cell.name} {record.status.replace('_', ' ')}: {record.error}"

@@ -20,6 +20,7 @@ from cnnbench.measure.operators import watch
 from cnnbench.measure.roofline import roofline
 from cnnbench.measure.timing import measure, stopwatch, warm_up
 from cnnbench.measure.trace import write_trace
+from cnnbench.measure.witness import PatientWitness
 from cnnbench.measurement import MAX_FOREIGN_FRACTION, Energy, Profile
 from cnnbench.stats import median_interval
 from cnnbench.training.step import Tally
@@ -44,11 +45,15 @@ ENERGY_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """What a cell is measured with; `gpu` is `None` on a CPU."""
+    """What a cell is measured with; `gpu` is `None` on a CPU.
+
+    `wait_turn` returns when nobody else is at work whom this cell takes turns with.
+    """
 
     meter: MemoryMeter
     witness: Witness
     gpu: Gpu | None
+    wait_turn: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +105,9 @@ def profile_step(
     warm = warm_up(step, clock, cell.timing)
     instruments.meter.steady_state()
     report(Progress(phase="timing"))
-    measured = measure(
-        step, clock, cell.timing, warm.step_seconds, batches.seconds, instruments.witness
-    )
+    witness = PatientWitness(instruments.witness, instruments.wait_turn)
+    measured = measure(step, clock, cell.timing, warm.step_seconds, batches.seconds, witness)
+    instruments.wait_turn()
     low, high = median_interval([window.step_seconds for window in measured.windows])
     profile = Profile(
         windows=measured.windows,

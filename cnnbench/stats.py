@@ -1,8 +1,8 @@
 """How sure a number is: intervals of one cell's windows, and what two settings differ by. numpy and scipy.
 
 Steps of one process are no independent samples: a process has its own memory layout, its own clock
-frequencies, its own luck. So two settings are compared over pairs of processes that ran one right after
-the other, in random order, and the bootstrap resamples pairs first and windows within them second.
+frequencies, its own luck. So two settings are compared over pairs of processes that took turns, window by
+window and in random order, and the bootstrap resamples pairs first and windows within them second.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
 
-# Step seconds of the windows of two processes that ran one after the other: baseline and candidate.
+# Step seconds of the windows of two processes, baseline and candidate. Those at one position were timed
+# right after each other; where one process has more windows than the other, its last ones do not count.
 Pair: TypeAlias = "tuple[Sequence[float], Sequence[float]]"
 
 VERDICTS = ("improved", "regressed", "same", "inconclusive", "invalid")
@@ -96,8 +97,8 @@ def compare(
     """Judge a candidate against its baseline by the windows of processes that ran in pairs.
 
     Args:
-        pairs: for each pair of adjacent processes the step seconds of the baseline's windows and of
-            the candidate's.
+        pairs: for each pair of processes the step seconds of the baseline's windows and of the
+            candidate's.
         delta: the relative difference that does not matter: max(2 %, the machine's noise floor).
         confidence: of the interval.
         seed: of the resampling; the same pairs give the same verdict.
@@ -143,11 +144,11 @@ def ratio_interval(
 ) -> tuple[float, float, float]:
     """Return the candidate's rate over the baseline's, and the bounds of its interval.
 
-    The estimate is the mean over pairs of the log-ratio of median step times. The interval is a
-    hierarchical percentile bootstrap (Davison and Hinkley 1997, section 3.8: the outer level is
-    resampled whole, the inner one within it). Percentile intervals of few samples are too narrow; the
-    quantiles are moved out as far as Student's t is wider than the normal ("expanded percentile
-    interval", Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 4.2).
+    The estimate is the mean over pairs of the median log-ratio of windows timed right after each other.
+    The interval is a hierarchical percentile bootstrap (Davison and Hinkley 1997, section 3.8: the outer
+    level is resampled whole, the inner one within it). Percentile intervals of few samples are too
+    narrow; the quantiles are moved out as far as Student's t is wider than the normal ("expanded
+    percentile interval", Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 4.2).
 
     Raises:
         ValueError: `pairs` is empty.
@@ -156,9 +157,10 @@ def ratio_interval(
         msg = "no pairs have no ratio"
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
-    estimate = float(np.mean([_log_ratio(*pair) for pair in pairs]))
-    # One column a pair: the log-ratios that its windows, resampled, could have given.
-    inner = np.stack([_resampled_log_ratios(pair, rng) for pair in pairs], axis=1)
+    ratios = [_log_ratios(*pair) for pair in pairs]
+    estimate = float(np.mean([np.median(each) for each in ratios]))
+    # One column a pair: the medians that its windows, resampled, could have given.
+    inner = np.stack([_resampled_medians(each, NUM_PAIR_RESAMPLES, rng) for each in ratios], axis=1)
     chosen = rng.integers(len(pairs), size=(NUM_PAIR_RESAMPLES, len(pairs)))
     # A pair that is drawn twice is resampled twice: each draw takes a row of its own.
     rows = rng.integers(NUM_PAIR_RESAMPLES, size=chosen.shape)
@@ -181,16 +183,10 @@ def noise_floor(pairs: Sequence[Pair], *, seed: int = 0) -> float:
     return math.expm1(max(abs(math.log(low)), abs(math.log(high))))
 
 
-def _log_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> float:
-    return math.log(float(np.median(baseline)) / float(np.median(candidate)))
-
-
-def _resampled_log_ratios(pair: Pair, rng: np.random.Generator) -> Floats:
-    baseline, candidate = (
-        _resampled_medians(np.asarray(windows, dtype=np.float64), NUM_PAIR_RESAMPLES, rng)
-        for windows in pair
-    )
-    ratios: Floats = np.log(baseline / candidate)
+def _log_ratios(baseline: Sequence[float], candidate: Sequence[float]) -> Floats:
+    """Return the log-ratio of rates, candidate over baseline, of each two adjacent windows."""
+    number = min(len(baseline), len(candidate))
+    ratios: Floats = np.log(np.asarray(baseline[:number]) / np.asarray(candidate[:number]))
     return ratios
 
 

@@ -15,11 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def serve(line: bytes, send: Callable[[bytes], None]) -> None:
-    """Do what the request in `line` asks; `send` takes each answer, the last one being the result."""
+def serve(
+    line: bytes, send: Callable[[bytes], None], receive: Callable[[], bytes] = lambda: b""
+) -> None:
+    """Do what the request in `line` asks.
+
+    Args:
+        line: the request.
+        send: takes each answer, the last one being the result.
+        receive: waits for the line that gives this worker its turn.
+    """
 
     def report(progress: Progress) -> None:
         send(encode(Answer(progress=progress)))
+
+    def wait_turn() -> None:
+        send(encode(Answer(turn=True)))
+        receive()
 
     request = decode_request(line)
     try:
@@ -32,7 +44,7 @@ def serve(line: bytes, send: Callable[[bytes], None]) -> None:
         elif request.examination is not None:
             send(encode(Answer(findings=examine(request.examination))))
         elif request.cell is not None:
-            send(encode(Answer(record=execute(request.cell, report))))
+            send(encode(Answer(record=execute(request.cell, report, wait_turn))))
     except CnnbenchError as error:
         refusal = Refusal(error=type(error).__name__, message=str(error))
         send(encode(Answer(refusal=refusal)))

@@ -38,9 +38,9 @@ def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
     monkeypatch.setattr("cnnbench.measurement.MAX_FOREIGN_FRACTION", 2.0)
     said: list[str] = []
     folder = tmp_path / "results"
-    with launcher("forkserver") as workers:
-        environment = look(workers, "cpu")
-        found = measure_noise(workers, environment, "cpu", folder, say=said.append)
+    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
+        environment = look(ours, "cpu")
+        found = measure_noise((ours, theirs), environment, "cpu", folder, say=said.append)
     assert found.floor > 0
     assert found.num_pairs == len(said) >= MIN_PAIRS
     assert found.device == environment.device
@@ -52,10 +52,10 @@ def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
 
 
 def test_beside_neighbours_that_never_rest_there_is_no_noise_floor_to_keep(tmp_path: Path) -> None:
-    with launcher("forkserver") as workers, busy_neighbours():
-        environment = look(workers, "cpu")
+    with launcher("forkserver") as ours, launcher("forkserver") as theirs, busy_neighbours():
+        environment = look(ours, "cpu")
         with pytest.raises(StoreError, match="others used the machine"):
-            measure_noise(workers, environment, "cpu", tmp_path, say=lambda _: None)
+            measure_noise((ours, theirs), environment, "cpu", tmp_path, say=lambda _: None)
     assert load_noise(tmp_path, environment) is None
 
 

@@ -10,10 +10,11 @@ from cnnbench.stats import MIN_DELTA, MIN_PAIRS, Comparison, compare, noise_floo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from cnnbench.measurement import Window
     from cnnbench.record import Record
     from cnnbench.stats import Pair
 
-# Baseline and candidate, run one right after the other, each in a process of its own.
+# Baseline and candidate, which took turns, each in a process of its own.
 RecordPair: TypeAlias = "tuple[Record, Record]"
 
 # Of an undisturbed process: fewer say nothing of how its windows vary.
@@ -23,8 +24,9 @@ MIN_WINDOWS = 2
 def compare_pairs(pairs: Sequence[RecordPair], *, delta: float = MIN_DELTA) -> Comparison:
     """Judge a candidate against its baseline, by the windows in which nobody else was at work.
 
-    Windows that others disturbed are left out, and a pair with it where too few are left: which of
-    the two a neighbour hits is chance, and would pass for a difference. Where too few pairs are left
+    Windows that others disturbed are left out with those that were timed beside them, and a pair of
+    processes where too few are left: which of the two a neighbour hits is chance, and would pass for a
+    difference. Where too few pairs are left
     the verdict is `inconclusive`, whatever they say. A cell that did not complete, or is invalid,
     makes it `invalid`.
     """
@@ -82,15 +84,22 @@ def measure_noise_floor(pairs: Sequence[RecordPair]) -> float | None:
     return noise_floor(kept) if len(kept) >= MIN_PAIRS else None
 
 
-def undisturbed(pairs: Sequence[RecordPair]) -> list[Pair]:
+def undisturbed(pairs: Sequence[RecordPair]) -> Sequence[Pair]:
     """Return the step seconds of undisturbed windows, of the pairs that have enough of them."""
-    steps = [(_quiet_steps(baseline), _quiet_steps(candidate)) for baseline, candidate in pairs]
-    return [pair for pair in steps if min(map(len, pair)) >= MIN_WINDOWS]
+    found = []
+    for baseline, candidate in pairs:
+        quiet = [
+            (ours.step_seconds, theirs.step_seconds)
+            for ours, theirs in zip(_windows(baseline), _windows(candidate), strict=False)
+            if not (ours.is_disturbed or theirs.is_disturbed)
+        ]
+        if len(quiet) >= MIN_WINDOWS:
+            found.append(([ours for ours, _ in quiet], [theirs for _, theirs in quiet]))
+    return found
 
 
-def _quiet_steps(record: Record) -> list[float]:
-    windows = record.profile.windows if record.profile else ()
-    return [window.step_seconds for window in windows if not window.is_disturbed]
+def _windows(record: Record) -> tuple[Window, ...]:
+    return record.profile.windows if record.profile else ()
 
 
 def _why_incomparable(record: Record) -> str:

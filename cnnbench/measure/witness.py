@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from cnnbench.measure.machine import foreign_fraction, read_load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cnnbench.measure.gpu import Counters, Gpu
     from cnnbench.measure.machine import Load
     from cnnbench.measurement import Window
@@ -54,6 +56,24 @@ class GpuWitness(Witness):
         reading = self._gpu.reading(self._counters)
         self._counters = self._gpu.counters()
         return replace(window, gpu=reading)
+
+
+class PatientWitness(Witness):
+    """Waits for its turn before each window, and then looks as another witness does."""
+
+    def __init__(self, witness: Witness, wait_turn: Callable[[], None]) -> None:
+        """Take the other witness, and what returns when it is our turn."""
+        self._witness = witness
+        self._wait_turn = wait_turn
+
+    def before(self) -> None:
+        """Wait, then look."""
+        self._wait_turn()
+        self._witness.before()
+
+    def after(self, window: Window) -> Window:
+        """Return `window` with what the other has seen."""
+        return self._witness.after(window)
 
 
 def witness(gpu: Gpu | None) -> Witness:

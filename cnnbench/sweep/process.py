@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    Serve = Callable[[bytes, Callable[[bytes], None]], None]
+    Serve = Callable[[bytes, Callable[[bytes], None], Callable[[], bytes]], None]
 
 _PR_SET_PDEATHSIG = 1
 EXIT_CRASHED = 70  # sysexits.h: internal software error
@@ -39,7 +39,7 @@ def run_request(connection: socket.socket, serve: Serve) -> None:
     status = 0
     try:
         with connection, connection.makefile("rb") as lines:
-            serve(lines.readline(), connection.sendall)
+            serve(lines.readline(), connection.sendall, lines.readline)
     except BrokenPipeError:
         status = EXIT_CRASHED  # nobody listens any more
     except BaseException:  # noqa: BLE001 (the last frame of a process: say it and end)

@@ -108,11 +108,15 @@ def run_job(
     environment: Environment,
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_turn: Callable[[], None] = lambda: None,
     timeout_seconds: float | None = None,
 ) -> Record:
     """Run one cell in a worker and return its record, whatever came of the worker."""
     outcome = launcher.run(
-        Request(cell=job), on_progress=on_progress, timeout_seconds=timeout_seconds
+        Request(cell=job),
+        on_progress=on_progress,
+        on_turn=on_turn,
+        timeout_seconds=timeout_seconds,
     )
     return _record(outcome, job, environment)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnbench.job import Progress, Request
 
     OnProgress = Callable[[Progress], None]
+    OnTurn = Callable[[], None]
 
 TERM_GRACE_SECONDS = 5.0
 STDERR_TAIL_BYTES = 8192
@@ -40,12 +41,30 @@ _STDERR = 2
 _KEPT_VARIABLES = (
     *("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
     *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "VIRTUAL_ENV", "XDG_CACHE_HOME"),
+    *(
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "VIRTUAL_ENV",
+        "XDG_CACHE_HOME",
+        "GLIBC_TUNABLES",
+    ),
 )
 _KEPT_PREFIXES = (
     *("CNNBENCH_", "CUBLAS", "CUDA", "CUDNN", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_"),
-    *("ONEDNN_", "PYTHON", "PYTORCH_", "TORCH", "TRITON_"),
+    *("MALLOC_", "ONEDNN_", "PYTHON", "PYTORCH_", "TORCH", "TRITON_"),
 )
+# By default glibc hands large blocks back to the system whenever they are freed, and every step faults
+# them in again: 2,000 to 44,000 page faults a step, 20 to 50 % of its time, were seen here on CPU cells
+# of the quick profile, and much of what processes differed by. So workers keep what they have had
+# (mallopt(3); PyTorch's tuning guide recommends jemalloc for the same end). Blocks of 2 MiB and more may
+# lie in huge pages. Whoever sets these variables otherwise is obeyed, and the environment tells.
+_STEADY_MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +86,17 @@ class Launcher(ABC):
 
     @abstractmethod
     def run(
-        self, request: Request, *, on_progress: OnProgress, timeout_seconds: float | None
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,
+        timeout_seconds: float | None,
+        on_turn: OnTurn = lambda: None,
     ) -> Outcome:
-        """Run `request` to its end and return how it ended."""
+        """Run `request` to its end and return how it ended.
+
+        A worker that asks for its turn gets it when `on_turn` returns.
+        """
 
     def close(self) -> None:  # noqa: B027 (inline has nothing to end)
         """End whatever still runs."""
@@ -97,6 +124,7 @@ class Inline(Launcher):
         *,
         on_progress: OnProgress,
         timeout_seconds: float | None,  # noqa: ARG002 (nothing can end this process)
+        on_turn: OnTurn = lambda: None,
     ) -> Outcome:
         """Call the worker's entry as a function."""
         answers: list[Answer] = []
@@ -106,10 +134,14 @@ class Inline(Launcher):
             answer = decode_answer(line)
             if answer.progress is not None:
                 on_progress(answer.progress)
-            else:
+            elif not answer.turn:
                 answers.append(answer)
 
-        importlib.import_module(WORKER).serve(encode(request), take)
+        def give_turn() -> bytes:
+            on_turn()
+            return b""
+
+        importlib.import_module(WORKER).serve(encode(request), take, give_turn)
         return Outcome(
             answer=answers[0], death=None, timed_out=False, started_at=started_at, stderr_tail=""
         )
@@ -119,7 +151,12 @@ class _Isolated(Launcher):
     """Runs each request in a process of its own, which the subclasses start, signal and await."""
 
     def run(
-        self, request: Request, *, on_progress: OnProgress, timeout_seconds: float | None
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,
+        timeout_seconds: float | None,
+        on_turn: OnTurn = lambda: None,
     ) -> Outcome:
         """Start a process, hand it `request` and listen until it has answered and ended."""
         ours, theirs = socket.socketpair()
@@ -127,7 +164,7 @@ class _Isolated(Launcher):
             with theirs:
                 started_at = time.time()
                 self._start(theirs, stderr)
-            talk = _Talk(ours, on_progress)
+            talk = _Talk(ours, on_progress, on_turn)
             with contextlib.suppress(ConnectionError):  # it died at once: its status will tell
                 ours.sendall(encode(request))
             ours.setblocking(False)  # noqa: FBT003
@@ -188,8 +225,9 @@ class _Isolated(Launcher):
 class _Talk:
     """The answers that have come over one connection."""
 
-    def __init__(self, connection: socket.socket, on_progress: OnProgress) -> None:
+    def __init__(self, connection: socket.socket, on_progress: OnProgress, on_turn: OnTurn) -> None:
         self.connection = connection
+        self._on_turn = on_turn
         self.answer: Answer | None = None
         self.closed = False
         self._on_progress = on_progress
@@ -212,6 +250,10 @@ class _Talk:
     def _take(self, answer: Answer) -> None:
         if answer.progress is not None:
             self._on_progress(answer.progress)
+        elif answer.turn:
+            self._on_turn()
+            with contextlib.suppress(ConnectionError):  # it died waiting: its status will tell
+                self.connection.sendall(b"\n")
         else:
             self.answer = answer
 
@@ -350,6 +392,8 @@ def worker_variables(variables: Any) -> dict[str, str]:
     # torch's profiler reports its starts, its stops and the lack of a GPU as if they were errors.
     kept.setdefault("KINETO_LOG_LEVEL", "99")
     kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for name, value in _STEADY_MALLOC.items():
+        kept.setdefault(name, value)
     # numpy's BLAS would start threads at import, and no forked worker could use them.
     kept["OPENBLAS_NUM_THREADS"] = "1"
     kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

@@ -1,11 +1,14 @@
-"""Two settings run by turns, in an order that chance decides and a seed repeats."""
+"""Two settings run by turns, window by window, in an order that chance decides and a seed repeats."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
+from cnnbench.errors import WorkerError
 from cnnbench.job import Answer
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.workers import Launcher, Outcome, launcher
@@ -15,14 +18,17 @@ from sample_records import sample_environment, sample_record
 if TYPE_CHECKING:
     from cnnbench.environment import DatasetInfo
     from cnnbench.job import Request
-    from cnnbench.sweep.workers import OnProgress
+    from cnnbench.sweep.workers import OnProgress, OnTurn
+
+NUM_TURNS = 6
 
 
 class Remembering(Launcher):
-    """Answers each request at once, and remembers what was asked for."""
+    """Takes its turns and notes each in a list that two of them share; two at once would be seen."""
 
-    def __init__(self) -> None:
-        self.seeds: list[int] = []
+    def __init__(self, turns: list[int], working: threading.Lock) -> None:
+        self._turns = turns
+        self._working = working
 
     def run(
         self,
@@ -30,10 +36,15 @@ class Remembering(Launcher):
         *,
         on_progress: OnProgress,  # noqa: ARG002
         timeout_seconds: float | None,  # noqa: ARG002
+        on_turn: OnTurn = lambda: None,
     ) -> Outcome:
         assert request.cell is not None
+        assert request.cell.takes_turns
         cell = request.cell.cell
-        self.seeds.append(cell.seed)
+        for _ in range(NUM_TURNS + cell.seed):
+            on_turn()
+            with self._working:
+                self._turns.append(cell.seed)
         return Outcome(
             answer=Answer(record=sample_record(cell=cell)),
             death=None,
@@ -43,27 +54,63 @@ class Remembering(Launcher):
         )
 
 
-def test_each_pair_runs_both_and_chance_decides_which_goes_first(digits: DatasetInfo) -> None:
+class Breaking(Launcher):
+    """Breaks at once."""
+
+    def run(
+        self,
+        request: Request,  # noqa: ARG002
+        *,
+        on_progress: OnProgress,  # noqa: ARG002
+        timeout_seconds: float | None,  # noqa: ARG002
+        on_turn: OnTurn = lambda: None,  # noqa: ARG002
+    ) -> Outcome:
+        msg = "the fork server is gone"
+        raise WorkerError(msg)
+
+
+def test_each_round_gives_both_a_turn_in_an_order_that_chance_decides(
+    digits: DatasetInfo,
+) -> None:
     baseline = job(tiny_cell(), digits)
     candidate = replace(baseline, cell=replace(baseline.cell, seed=1))
-    orders = []
+    seen = []
     for _ in range(2):
-        workers = Remembering()
-        pairs = list(
-            interleaved(workers, baseline, candidate, sample_environment(), num_pairs=20, seed=7)
-        )
-        assert [(a.cell.seed, b.cell.seed) for a, b in pairs] == [(0, 1)] * 20
-        turns = list(zip(workers.seeds[::2], workers.seeds[1::2], strict=True))
-        assert set(turns) == {(0, 1), (1, 0)}
-        orders.append(turns)
-    assert orders[0] == orders[1], "the same seed gives the same order"
+        turns: list[int] = []
+        working = threading.Lock()
+        workers = Remembering(turns, working), Remembering(turns, working)
+        environment = sample_environment()
+        runs = interleaved(workers, (baseline, candidate), environment, num_pairs=8, seed=7)
+        assert [(a.cell.seed, b.cell.seed) for a, b in runs] == [(0, 1)] * 8
+        seen.append(turns)
+    first, second = seen
+    assert first == second, "the same seed gives the same order"
+    # The candidate has a turn more, and takes it when the baseline has ended.
+    length = 2 * NUM_TURNS + 1
+    pairs = [first[start : start + length] for start in range(0, len(first), length)]
+    assert [pair[-1] for pair in pairs] == [1] * 8
+    rounds = [tuple(pair[n : n + 2]) for pair in pairs for n in range(0, 2 * NUM_TURNS, 2)]
+    assert set(rounds) == {(0, 1), (1, 0)}
 
 
-def test_each_run_has_a_process_of_its_own(digits: DatasetInfo) -> None:
+def test_a_launcher_that_breaks_is_told_and_the_other_still_ends(digits: DatasetInfo) -> None:
     given = job(tiny_cell(), digits)
-    with launcher("forkserver") as workers:
-        pairs = list(interleaved(workers, given, given, sample_environment(), num_pairs=2))
-    records = [record for pair in pairs for record in pair]
+    turns: list[int] = []
+    workers = Remembering(turns, threading.Lock()), Breaking()
+    with pytest.raises(WorkerError, match="the fork server is gone"):
+        list(interleaved(workers, (given, given), sample_environment(), num_pairs=1))
+    assert len(turns) == NUM_TURNS
+
+
+def test_real_workers_take_turns_and_each_run_has_a_process_of_its_own(
+    digits: DatasetInfo,
+) -> None:
+    given = job(tiny_cell(), digits)
+    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
+        runs = interleaved((ours, theirs), (given, given), sample_environment(), num_pairs=2)
+        records = [record for pair in runs for record in pair]
     assert [record.status for record in records] == ["completed"] * 4
-    times = sorted((record.started_at, record.finished_at) for record in records)
-    assert all(end <= start for (_, end), (start, _) in pairwise(times))
+    assert all(record.profile and len(record.profile.windows) == 3 for record in records)
+    # They lived at the same time.
+    for one, other in (records[:2], records[2:]):
+        assert max(one.started_at, other.started_at) < min(one.finished_at, other.finished_at)

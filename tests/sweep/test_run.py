@@ -29,7 +29,7 @@ from sample_records import sample_dataset, sample_environment, sample_record
 if TYPE_CHECKING:
     from cnnbench.job import Request
     from cnnbench.record import Record
-    from cnnbench.sweep.workers import OnProgress
+    from cnnbench.sweep.workers import OnProgress, OnTurn
 
 READY = Ready(
     environment=sample_environment(), dataset=sample_dataset(), model_digests={"simple_cnn": ""}
@@ -53,7 +53,12 @@ class Scripted(Launcher):
         self._outcomes = deque(outcomes)
 
     def run(
-        self, request: Request, *, on_progress: OnProgress, timeout_seconds: float | None
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,
+        timeout_seconds: float | None,
+        on_turn: OnTurn = lambda: None,  # noqa: ARG002
     ) -> Outcome:
         self.requests.append((request, timeout_seconds))
         on_progress(Progress(phase="timing"))
