@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from cnnbench.sweep.workers import OnProgress, OnTurn
 
 NUM_COMPARISONS = 20
-MAX_PAIRS = 16
+MAX_PAIRS = 20
 MIN_SAME_SHARE = 0.9
 PLANTED = 0.05
 # Channels of the planted convolution to choose from.
-EXTRAS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+EXTRAS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 NUM_CALIBRATION_PAIRS = 4
 NUM_BARE_PAIRS = 8
 MAX_BARE_DIFFERENCE = 0.03
@@ -62,7 +62,7 @@ BARE_LOOPS = (
 )
 # A disturbed window is measured again for as long as the timed ones may take: short, or a neighbour
 # that never rests would make this last for hours.
-TIMING = Timing(min_windows=6, max_windows=6, limit_seconds=2.0, warmup_steps=3)
+TIMING = Timing(min_windows=12, max_windows=12, limit_seconds=3.0, warmup_steps=3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def prepare(workers: tuple[Launcher, Launcher], folder: Path, *, delta: float) -
         ),
     )
     cuda = ready.environment.device_type == "cuda"
-    shape = "width=64,depth=2" if cuda else "width=16,depth=1"
+    shape = "width=64,depth=2" if cuda else "width=32,depth=1"
     cell = replace(
         CUDA_CELL if cuda else CPU_CELL,
         architecture=f"bench.planted:SlowedResNet({shape})",
