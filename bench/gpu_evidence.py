@@ -148,7 +148,9 @@ def _harness(environment: Environment, folder: Path, arguments: argparse.Namespa
 def _trust(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
     del environment
     number = str(NUM_COMPARISONS)
-    return _measure_harness(folder, arguments, "--only", "quiet", "--comparisons", number)
+    return _measure_harness(
+        folder, arguments, "--only", "aa", "--only", "ab", "--comparisons", number
+    )
 
 
 def _measure_harness(folder: Path, arguments: argparse.Namespace, *options: str) -> bool:

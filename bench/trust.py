@@ -6,7 +6,7 @@
 - both again beside a neighbour that computes in bursts.
 - the harness's images per second over those of a bare loop with the same step.
 
-Run by `make bench-harness ARGS="--only quiet --only busy --only bare"`.
+Run by `make bench-harness ARGS="--only aa"`, `ab`, `aa-busy`, `ab-busy` or `bare`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import click
@@ -46,12 +47,16 @@ if TYPE_CHECKING:
     from cnnbench.sweep.workers import OnProgress, OnTurn
 
 NUM_COMPARISONS = 20
-MAX_PAIRS = 20
+MAX_PAIRS = 24
+# Beside a neighbour more pairs decide little, and last long: its windows are measured again and again.
+MAX_BUSY_PAIRS = 6
 MIN_SAME_SHARE = 0.9
 PLANTED = 0.05
 # Channels of the planted convolution to choose from.
-EXTRAS = (2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+EXTRAS = (4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60, 64, 80)
 NUM_CALIBRATION_PAIRS = 4
+# Three steps a window, also with one thread.
+CPU_BATCH_SIZE = 16
 NUM_BARE_PAIRS = 8
 MAX_BARE_DIFFERENCE = 0.03
 BARE_LOOPS = (
@@ -86,17 +91,57 @@ class Bench:
         return replace(self.baseline, cell=replace(cell, architecture=architecture))
 
 
-def comparisons(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
-    """Return how often each verdict came in `number` comparisons of A/A and as many of A/B.
+def identical(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
+    """Return how often each verdict came in `number` comparisons of A/A.
 
-    Some 20 s a comparison on two processors that are quiet, up to three times that beside a neighbour.
+    Half a minute to a minute a comparison on two processors, up to three times that beside a neighbour.
     """
+    with noisy_neighbour() if busy else nullcontext():
+        found = [
+            _compare(bench, bench.baseline, f"A/A {n + 1}", seed=n, busy=busy)
+            for n in range(number)
+        ]
+    around, workload = _surroundings(bench, busy=busy)
+    count = partial(count_figure, workload=workload, device=bench.device, total=number)
+    return [
+        count(
+            f"aa_{around}_false_alarms",
+            value=_count(found, "improved", "regressed"),
+            at_most=0,
+        ),
+        count(
+            f"aa_{around}_same",
+            value=_count(found, "same"),
+            at_least=None if busy else round(MIN_SAME_SHARE * number),
+        ),
+    ]
+
+
+def slowed(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
+    """Return how often each verdict came in `number` comparisons of A/B, B being slower by some 5 %."""
     planted, slowdown = _calibrate(bench)
     click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
     with noisy_neighbour() if busy else nullcontext():
-        same = [_compare(bench, bench.baseline, "A/A", n) for n in range(number)]
-        slower = [_compare(bench, planted, "A/B", n) for n in range(number)]
-    return _counts(bench, same, slower, slowdown, busy=busy)
+        found = [_compare(bench, planted, f"A/B {n + 1}", seed=n, busy=busy) for n in range(number)]
+    around, workload = _surroundings(bench, busy=busy)
+    count = partial(
+        count_figure,
+        workload=f"{workload}; planted: {slowdown:.1%} slower",
+        device=bench.device,
+        total=number,
+    )
+    return [
+        count(
+            f"ab_{around}_found",
+            value=_count(found, "regressed"),
+            at_least=None if busy else number,
+        ),
+        count(
+            f"ab_{around}_called_same",
+            value=_count(found, "same", "improved"),
+            at_most=0,
+        ),
+    ]
 
 
 def bare_loops(bench: Bench) -> list[Figure]:
@@ -127,7 +172,7 @@ def prepare(workers: tuple[Launcher, Launcher], folder: Path, *, delta: float) -
     cuda = ready.environment.device_type == "cuda"
     shape = "width=64,depth=2" if cuda else "width=32,depth=1"
     cell = replace(
-        CUDA_CELL if cuda else CPU_CELL,
+        CUDA_CELL if cuda else replace(CPU_CELL, batch_size=CPU_BATCH_SIZE),
         architecture=f"bench.planted:SlowedResNet({shape})",
         timing=TIMING,
     )
@@ -149,15 +194,19 @@ def _job(ready: Ready, cell: Cell) -> CellJob:
 
 def _calibrate(bench: Bench) -> tuple[CellJob, float]:
     """Return the job whose convolution slows the step by the least that is at least 5 %."""
-    for channels in EXTRAS:
-        planted = bench.with_extra(channels)
-        pairs = _pairs(bench, planted, NUM_CALIBRATION_PAIRS, seed=channels)
-        slowdown = statistics.median(_ratio(pair) for pair in pairs) - 1
-        click.echo(f"  {channels} channels: {slowdown:+.1%}", err=True)
-        if slowdown >= PLANTED:
-            return planted, slowdown
-    msg = f"no convolution of up to {EXTRAS[-1]} channels slows the step by {PLANTED:.0%}"
-    raise RuntimeError(msg)
+
+    @cache
+    def slowdown(channels: int) -> float:
+        pairs = _pairs(bench, bench.with_extra(channels), NUM_CALIBRATION_PAIRS, seed=channels)
+        slower = statistics.median(_ratio(pair) for pair in pairs) - 1
+        click.echo(f"  {channels} channels: {slower:+.1%}", err=True)
+        return slower
+
+    index = bisect_left(EXTRAS, PLANTED, key=slowdown)
+    if index == len(EXTRAS):
+        msg = f"no convolution of up to {EXTRAS[-1]} channels slows the step by {PLANTED:.0%}"
+        raise RuntimeError(msg)
+    return bench.with_extra(EXTRAS[index]), slowdown(EXTRAS[index])
 
 
 def _ratio(pair: tuple[Record, Record]) -> float:
@@ -180,35 +229,16 @@ def _pairs(
     )
 
 
-def _counts(
-    bench: Bench,
-    same: Sequence[Comparison],
-    slower: Sequence[Comparison],
-    slowdown: float,
-    *,
-    busy: bool,
-) -> list[Figure]:
-    name = "busy" if busy else "quiet"
+def _surroundings(bench: Bench, *, busy: bool) -> tuple[str, str]:
+    """Return what goes on around the comparisons, in a word, and the workload in words."""
     around = "beside a neighbour that computes in bursts" if busy else "nothing else running"
-    workload = f"{bench.baseline.cell.name}, {around}"
-    planted = f"{workload}; planted: {slowdown:.1%} slower"
-    count = partial(count_figure, device=bench.device, total=len(same))
-    least_same = None if busy else round(MIN_SAME_SHARE * len(same))
-    least_found = None if busy else len(slower)
-    return [
-        count(
-            f"aa_{name}_false_alarms", workload, _count(same, "improved", "regressed"), at_most=0
-        ),
-        count(f"aa_{name}_same", workload, _count(same, "same"), at_least=least_same),
-        count(f"ab_{name}_found", planted, _count(slower, "regressed"), at_least=least_found),
-        count(f"ab_{name}_called_same", planted, _count(slower, "same", "improved"), at_most=0),
-    ]
+    return "busy" if busy else "quiet", f"{bench.baseline.cell.name}, {around}"
 
 
-def _compare(bench: Bench, candidate: CellJob, name: str, number: int) -> Comparison:
-    runs = _pairs(bench, candidate, MAX_PAIRS, seed=number)
+def _compare(bench: Bench, candidate: CellJob, name: str, *, seed: int, busy: bool) -> Comparison:
+    runs = _pairs(bench, candidate, MAX_BUSY_PAIRS if busy else MAX_PAIRS, seed=seed)
     found = compare_until_decided(runs, delta=bench.delta)
-    click.echo(f"  {name} {number + 1}: {_words(found)}", err=True)
+    click.echo(f"  {name}: {_words(found)}", err=True)
     return found
 
 
