@@ -79,13 +79,15 @@ def main() -> None:
 
 
 @contextmanager
-def _trusting(folder: Path, arguments: argparse.Namespace) -> Iterator[trust.Bench]:
+def _trusting(
+    folder: Path, arguments: argparse.Namespace, *, busy: bool = False
+) -> Iterator[trust.Bench]:
     # With a thread on every processor each operator waits for the one that the rest of the machine
     # disturbs: windows of two threads varied by 2.1 % from one to the next here, those of one by 0.7 %.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     with launcher("forkserver") as ours, launcher("forkserver") as theirs:
         delta = noise.delta(arguments.results_dir, look(ours, "auto"))
-        yield trust.prepare((ours, theirs), folder, delta=delta)
+        yield trust.prepare((ours, theirs), folder, delta=delta, busy=busy)
 
 
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
@@ -94,13 +96,13 @@ def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
 
 
 def _identical(folder: Path, arguments: argparse.Namespace, *, busy: bool) -> list[Figure]:
-    with _trusting(folder, arguments) as bench:
-        return trust.identical(bench, busy=busy, number=arguments.comparisons)
+    with _trusting(folder, arguments, busy=busy) as bench:
+        return trust.identical(bench, number=arguments.comparisons)
 
 
 def _slowed(folder: Path, arguments: argparse.Namespace, *, busy: bool) -> list[Figure]:
-    with _trusting(folder, arguments) as bench:
-        return trust.slowed(bench, busy=busy, number=arguments.comparisons)
+    with _trusting(folder, arguments, busy=busy) as bench:
+        return trust.slowed(bench, number=arguments.comparisons)
 
 
 def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:

@@ -68,6 +68,7 @@ BARE_LOOPS = (
 # A disturbed window is measured again for as long as the timed ones may take: short, or a neighbour
 # that never rests would make this last for hours.
 TIMING = Timing(min_windows=12, max_windows=12, limit_seconds=3.0, warmup_steps=3)
+BUSY_TIMING = replace(TIMING, limit_seconds=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class Bench:
     ready: Ready
     baseline: CellJob
     delta: float
+    busy: bool
 
     @property
     def device(self) -> str:
@@ -91,17 +93,14 @@ class Bench:
         return replace(self.baseline, cell=replace(cell, architecture=architecture))
 
 
-def identical(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
+def identical(bench: Bench, *, number: int) -> list[Figure]:
     """Return how often each verdict came in `number` comparisons of A/A.
 
     Half a minute to a minute a comparison on two processors, up to three times that beside a neighbour.
     """
-    with noisy_neighbour() if busy else nullcontext():
-        found = [
-            _compare(bench, bench.baseline, f"A/A {n + 1}", seed=n, busy=busy)
-            for n in range(number)
-        ]
-    around, workload = _surroundings(bench, busy=busy)
+    with noisy_neighbour() if bench.busy else nullcontext():
+        found = [_compare(bench, bench.baseline, f"A/A {n + 1}", seed=n) for n in range(number)]
+    around, workload = _surroundings(bench)
     count = partial(count_figure, workload=workload, device=bench.device, total=number)
     return [
         count(
@@ -112,18 +111,18 @@ def identical(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
         count(
             f"aa_{around}_same",
             value=_count(found, "same"),
-            at_least=None if busy else round(MIN_SAME_SHARE * number),
+            at_least=None if bench.busy else round(MIN_SAME_SHARE * number),
         ),
     ]
 
 
-def slowed(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
+def slowed(bench: Bench, *, number: int) -> list[Figure]:
     """Return how often each verdict came in `number` comparisons of A/B, B being slower by some 5 %."""
     planted, slowdown = _calibrate(bench)
     click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
-    with noisy_neighbour() if busy else nullcontext():
-        found = [_compare(bench, planted, f"A/B {n + 1}", seed=n, busy=busy) for n in range(number)]
-    around, workload = _surroundings(bench, busy=busy)
+    with noisy_neighbour() if bench.busy else nullcontext():
+        found = [_compare(bench, planted, f"A/B {n + 1}", seed=n) for n in range(number)]
+    around, workload = _surroundings(bench)
     count = partial(
         count_figure,
         workload=f"{workload}; planted: {slowdown:.1%} slower",
@@ -134,7 +133,7 @@ def slowed(bench: Bench, *, busy: bool, number: int) -> list[Figure]:
         count(
             f"ab_{around}_found",
             value=_count(found, "regressed"),
-            at_least=None if busy else number,
+            at_least=None if bench.busy else number,
         ),
         count(
             f"ab_{around}_called_same",
@@ -149,13 +148,16 @@ def bare_loops(bench: Bench) -> list[Figure]:
     return [_bare_loop(bench, *setting) for setting in BARE_LOOPS]
 
 
-def prepare(workers: tuple[Launcher, Launcher], folder: Path, *, delta: float) -> Bench:
+def prepare(
+    workers: tuple[Launcher, Launcher], folder: Path, *, delta: float, busy: bool = False
+) -> Bench:
     """Return what the comparisons run on.
 
     Args:
         workers: start the processes that take turns.
         folder: for files that may go.
         delta: the machine's noise floor, or 2 %.
+        busy: whether to compare beside a neighbour.
     """
     ready = check(
         workers[0],
@@ -174,9 +176,9 @@ def prepare(workers: tuple[Launcher, Launcher], folder: Path, *, delta: float) -
     cell = replace(
         CUDA_CELL if cuda else replace(CPU_CELL, batch_size=CPU_BATCH_SIZE),
         architecture=f"bench.planted:SlowedResNet({shape})",
-        timing=TIMING,
+        timing=BUSY_TIMING if busy else TIMING,
     )
-    return Bench(workers=workers, ready=ready, baseline=_job(ready, cell), delta=delta)
+    return Bench(workers=workers, ready=ready, baseline=_job(ready, cell), delta=delta, busy=busy)
 
 
 def _job(ready: Ready, cell: Cell) -> CellJob:
@@ -229,14 +231,14 @@ def _pairs(
     )
 
 
-def _surroundings(bench: Bench, *, busy: bool) -> tuple[str, str]:
+def _surroundings(bench: Bench) -> tuple[str, str]:
     """Return what goes on around the comparisons, in a word, and the workload in words."""
-    around = "beside a neighbour that computes in bursts" if busy else "nothing else running"
-    return "busy" if busy else "quiet", f"{bench.baseline.cell.name}, {around}"
+    around = "beside a neighbour that computes in bursts" if bench.busy else "nothing else running"
+    return "busy" if bench.busy else "quiet", f"{bench.baseline.cell.name}, {around}"
 
 
-def _compare(bench: Bench, candidate: CellJob, name: str, *, seed: int, busy: bool) -> Comparison:
-    runs = _pairs(bench, candidate, MAX_BUSY_PAIRS if busy else MAX_PAIRS, seed=seed)
+def _compare(bench: Bench, candidate: CellJob, name: str, *, seed: int) -> Comparison:
+    runs = _pairs(bench, candidate, MAX_BUSY_PAIRS if bench.busy else MAX_PAIRS, seed=seed)
     found = compare_until_decided(runs, delta=bench.delta)
     click.echo(f"  {name}: {_words(found)}", err=True)
     return found
