@@ -113,7 +113,9 @@ def execute(
 
 def _gpu(job: CellJob) -> AbstractContextManager[Gpu | None]:
     on_gpu = job.device_uuid is not None or job.device.startswith("cuda")
-    return Gpu(job.device_uuid) if on_gpu else nullcontext()
+    # The other one of a pair waits for its turn meanwhile.
+    num_companions = 1 if job.takes_turns else 0
+    return Gpu(job.device_uuid, num_companions=num_companions) if on_gpu else nullcontext()
 
 
 def _run(

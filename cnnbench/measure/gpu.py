@@ -174,13 +174,16 @@ class Gpu:
     `NVML`. It belongs to one thread.
     """
 
-    def __init__(self, uuid: str | None) -> None:
+    def __init__(self, uuid: str | None, *, num_companions: int = 0) -> None:
         """Name the GPU.
 
         Args:
             uuid: as NVML gives it (`GPU-...`, `MIG-...`) or as CUDA does, without the first word.
+            num_companions: how many processes hold memory here that rest while this one works: they
+                are not foreign.
         """
         self.uuid = uuid
+        self._num_companions = num_companions
         self.unknowns: dict[str, str] = {}
         self._handle: Any = None
         self._board: Any = None
@@ -333,7 +336,7 @@ class Gpu:
         if num_others == 0 and own == os.getpid() and not _sees_every_process():
             self._note(PROCESSES, "a container is shown its own processes only")
             return None
-        return num_others
+        return max(0, num_others - self._num_companions)
 
     def _find(self) -> None:
         """Get the handle of the GPU or instance, and of the whole GPU that settings are asked of."""

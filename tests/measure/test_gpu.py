@@ -524,6 +524,20 @@ def test_who_was_there_before_and_who_comes_later_is_foreign() -> None:
         assert gpu.num_foreign_processes() == 0
 
 
+def test_the_other_one_of_a_pair_is_no_foreigner_and_anyone_else_is() -> None:
+    nvml = h200()
+    (card,) = nvml.gpus
+    arrive(card, FOREIGN_PID)
+    with installed(nvml), Gpu(H200_UUID, num_companions=1) as gpu:
+        arrive(card, num_bytes=3 * GIB)
+        assert gpu.num_foreign_processes() == 0
+        arrive(card, FOREIGN_PID + 1)
+        assert gpu.num_foreign_processes() == 1
+        card.processes.pop(FOREIGN_PID)
+        card.processes.pop(FOREIGN_PID + 1)
+        assert gpu.num_foreign_processes() == 0
+
+
 def test_a_desktop_is_not_foreign_but_listed() -> None:
     nvml = old_geforce()
     (card,) = nvml.gpus
