@@ -83,7 +83,8 @@ def _trusting(
     folder: Path, arguments: argparse.Namespace, *, busy: bool = False
 ) -> Iterator[trust.Bench]:
     # With a thread on every processor each operator waits for the one that the rest of the machine
-    # disturbs: windows of two threads varied by 2.1 % from one to the next here, those of one by 0.7 %.
+    # disturbs: in a probe of four workloads here windows of two threads varied by 1.6 to 2.3 % from one
+    # to the next, those of one by 0.6 to 1.5 %.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     with launcher("forkserver") as ours, launcher("forkserver") as theirs:
         delta = noise.delta(arguments.results_dir, look(ours, "auto"))

@@ -180,7 +180,8 @@ class Gpu:
         Args:
             uuid: as NVML gives it (`GPU-...`, `MIG-...`) or as CUDA does, without the first word.
             num_companions: how many processes hold memory here that rest while this one works: they
-                are not foreign.
+                are not foreign. They are told by number alone: while one is not there, one foreign
+                process passes for it.
         """
         self.uuid = uuid
         self._num_companions = num_companions
