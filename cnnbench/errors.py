@@ -10,11 +10,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# What a script reads from `$?`; README and docs list them.
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INCONCLUSIVE = 3
+
 
 class CnnbenchError(Exception):
     """Something that a user can put right: shown as one line, without a traceback."""
 
-    exit_code = 2
+    exit_code = EXIT_BAD_INPUT
 
 
 class UnknownNameError(CnnbenchError):
@@ -52,7 +57,7 @@ class StoreError(CnnbenchError):
 class WorkerError(CnnbenchError):
     """A worker process that could not do its work."""
 
-    exit_code = 1
+    exit_code = EXIT_FAILED
 
 
 class UnsupportedError(Exception):

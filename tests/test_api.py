@@ -16,7 +16,7 @@ import torch
 import cnnbench
 from cnnbench import api, tracking
 from cnnbench.cell import AXES, Recipe
-from cnnbench.cli import run as run_command
+from cnnbench.commands.run import run as run_command
 from cnnbench.errors import (
     CnnbenchError,
     InvalidValueError,

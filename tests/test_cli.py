@@ -26,7 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnnbench import api
-from cnnbench.cli import CommaSeparated, main
+from cnnbench.cli import main
+from cnnbench.commands.options import CommaSeparated
 from cnnbench.errors import CnnbenchError
 from cnnbench.record import COLUMNS, METRIC_COLUMNS, PARAM_COLUMNS
 from cnnbench.tracking import open_store

@@ -1,0 +1,1 @@
+"""The commands of `cnnbench`, a module each, imported when they are called."""

@@ -1,0 +1,109 @@
+"""`cnnbench run`: a sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnbench.commands.options import AXES, DEBUG, PLACE, RECIPE, RESULTS_DIR
+from cnnbench.errors import EXIT_FAILED, CnnbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cnnbench.cell import Cell
+    from cnnbench.record import Record
+    from cnnbench.results import Records
+    from cnnbench.sweep.run import Observer
+
+
+@click.command()
+@click.option("--profile", default="auto", help="quick, gpu, full or a .toml file  [default: auto]")
+@AXES
+@RECIPE
+@PLACE
+@click.option("--fresh", is_flag=True, help="Measure every cell anew.")
+@click.option("--retry-failed", is_flag=True, help="Run failed and timed-out cells again.")
+@click.option("--trace", is_flag=True, help="Leave a profiler trace of each timed cell.")
+@click.option("--layers", is_flag=True, help="Leave a table of each timed cell's layers.")
+@click.option("--dry-run", is_flag=True, help="Print the grid and its cost; run nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@DEBUG
+def run(
+    profile: str, *, dry_run: bool, as_json: bool, debug: bool, launcher: str, **settings: Any
+) -> int:
+    """Run a sweep: train and profile every cell of a grid that has no result yet."""
+    del debug, launcher  # main reads the one; the other has a single choice so far
+    api = import_module("cnnbench.api")
+    for name, value in settings.items():
+        if isinstance(value, tuple):
+            settings[name] = [item for group in value for item in group] if value else None
+    if dry_run:
+        _dry_run(api.plan(profile, **settings), settings["results_dir"], as_json=as_json)
+        return 0
+    with _display(quiet=as_json) as observer:
+        records = api.run(profile, observer=observer, **settings)
+    if as_json:
+        click.echo(json.dumps([record.row() for record in records], indent=1))
+    else:
+        _show(records, settings)
+    return EXIT_FAILED if any(r.status in {"failed", "timeout"} for r in records) else 0
+
+
+@contextlib.contextmanager
+def _display(*, quiet: bool) -> Iterator[Observer]:
+    """Show progress on stderr: live in a terminal, else in plain lines; results go to stdout."""
+    display = import_module("cnnbench.display")
+    console = import_module("rich.console").Console(stderr=True)
+    if quiet:
+        yield import_module("cnnbench.sweep.run").Observer()
+    elif console.is_terminal:
+        with display.LiveDisplay(console) as live:
+            yield live
+    else:
+        yield display.PlainDisplay(console)
+
+
+def _show(records: Records, settings: dict[str, Any]) -> None:
+    """Print the comparison and where everything is."""
+    tables = import_module("cnnbench.report.tables")
+    tables.print_comparison(records, import_module("rich.console").Console())
+    for line in tables.summary_lines(records):
+        click.echo(line)
+    folder = _shown(records.folder)
+    click.echo(f"\nreport   {folder / 'report' / 'index.html'}")
+    click.echo(f"records  {folder / 'journal.jsonl'}, cells.csv, cells.parquet")
+    store, where = settings["tracking_uri"], settings["results_dir"]
+    if (store or os.environ.get("MLFLOW_TRACKING_URI")) != "none":
+        words = ["--results-dir", where] if where != RESULTS_DIR else []
+        words += ["--tracking-uri", store] if store else []
+        click.echo(f"MLflow   {shlex.join(['cnnbench', 'ui', *words]) if words else 'make ui'}")
+
+
+def _dry_run(cells: Sequence[Cell], results_dir: str, *, as_json: bool) -> None:
+    """Print the grid and what it costs."""
+    if as_json:
+        click.echo(json.dumps([cell.params() for cell in cells], indent=1))
+        return
+    for cell in cells:
+        click.echo(cell.name)
+    try:
+        past: Sequence[Record] = import_module("cnnbench.results").load(results_dir)
+    except CnnbenchError:
+        past = ()
+    click.echo(import_module("cnnbench.sweep.cost").describe(cells, past))
+
+
+def _shown(path: Path | None) -> Path:
+    """Return `path` as short as it can be written from here."""
+    folder = path or Path()
+    with contextlib.suppress(ValueError):
+        return folder.relative_to(Path.cwd())
+    return folder
