@@ -82,13 +82,27 @@ def main() -> None:
 def _trusting(
     folder: Path, arguments: argparse.Namespace, *, busy: bool = False
 ) -> Iterator[trust.Bench]:
-    # With a thread on every processor each operator waits for the one that the rest of the machine
-    # disturbs: in a probe of four workloads here windows of two threads varied by 1.6 to 2.3 % from one
-    # to the next, those of one by 0.6 to 1.5 %.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
-    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
+    with _processor_left_free(), launcher("forkserver") as ours, launcher("forkserver") as theirs:
         delta = noise.delta(arguments.results_dir, look(ours, "auto"))
         yield trust.prepare((ours, theirs), folder, delta=delta, busy=busy)
+
+
+@contextmanager
+def _processor_left_free() -> Iterator[None]:
+    """Leave one processor to the rest of the machine, unless the user has said how many threads to take.
+
+    With a thread on every processor each operator waits for the one that the rest of the machine
+    disturbs: in a probe of four workloads here windows of two threads varied by 1.6 to 2.3 % from one
+    to the next, those of one by 0.6 to 1.5 %.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) - 1))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
