@@ -114,8 +114,20 @@ class DeviceLoader:
         normalised = pixels.to(torch.float32).mul(self._scale).add_(self._shift)
         if draws is not None:
             normalised = self._augmentation.cut(normalised, draws)
-        batch = normalised.expand(-1, _NUM_CHANNELS, -1, -1)
-        return batch.contiguous(memory_format=self._format)
+        return self._laid_out(normalised)
+
+    def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
+        """Return grey or coloured images (B, 1 or 3, S, S) as (B, 3, S, S) in the loader's format."""
+        if self.device.type != "cpu" or images.shape[1] == _NUM_CHANNELS:
+            coloured = images.expand(-1, _NUM_CHANNELS, -1, -1)
+            return coloured.contiguous(memory_format=self._format)
+        # Channel by channel: one broadcasting copy took 1.6 to 1.8 times as long for 64 grey 32 x 32
+        # images in channels_last on one thread.
+        shape = (len(images), _NUM_CHANNELS, *images.shape[2:])
+        batch = torch.empty(shape, dtype=images.dtype, memory_format=self._format)
+        for channel in batch.unbind(1):
+            channel.copy_(images[:, 0])
+        return batch
 
 
 def _affine(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
