@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 import cnnbench
+from cnnbench.environment import masked
 from cnnbench.errors import EXIT_BAD_INPUT, CnnbenchError
 
 EXIT_SIGNAL = 128
@@ -20,6 +21,7 @@ COMMANDS = {
     "list": "cnnbench.commands.list_:list_",
     "report": "cnnbench.commands.report:report",
     "run": "cnnbench.commands.run:run",
+    "sync": "cnnbench.commands.sync:sync",
     "ui": "cnnbench.commands.ui:ui",
 }
 
@@ -60,7 +62,8 @@ def _terminate(*_: object) -> None:
 
 def _interrupted(number: signal.Signals) -> int:
     click.echo("\nInterrupted. Everything finished is kept; to go on:", err=True)
-    click.echo(f"  {shlex.join(['cnnbench', *sys.argv[1:]])}", err=True)
+    # Without what an address may hold of a password: this ends up in logs.
+    click.echo(f"  {masked(shlex.join(['cnnbench', *sys.argv[1:]]))}", err=True)
     return EXIT_SIGNAL + number
 
 

@@ -60,6 +60,18 @@ class WorkerError(CnnbenchError):
     exit_code = EXIT_FAILED
 
 
+class CheckError(WorkerError):
+    """A check before the first cell whose worker died or took too long: a model that hangs, say."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class DiskError(StoreError):
+    """A finished cell that the disk does not take, in the midst of a sweep."""
+
+    exit_code = EXIT_FAILED
+
+
 class UnsupportedError(Exception):
     """What this device or model cannot do: the cell's status becomes `unsupported` with this reason."""
 

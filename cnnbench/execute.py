@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cnnbench import clock
 from cnnbench.architectures import is_frozen
 from cnnbench.errors import CnnbenchError, UnsupportedError
 from cnnbench.job import EXTRAS, Progress
@@ -76,7 +77,7 @@ def execute(
         report: told what is being done, never while a window is timed.
         wait_turn: returns when it is this cell's turn, where the job takes turns.
     """
-    started_at = time.time()
+    started_at = clock.now()
     found = _Findings()
     if job.takes_turns:
         found.wait_turn = wait_turn
@@ -106,7 +107,7 @@ def execute(
         unknowns=unknowns,
         artifacts=_artifacts(job),
         started_at=started_at,
-        finished_at=time.time(),
+        finished_at=clock.now(),
         **found.values,
     )
 

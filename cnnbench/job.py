@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,7 +19,10 @@ EXTRAS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
-    """Prepare the data set and try every architecture with its weights, before any cell."""
+    """Prepare the data set and try every architecture with its weights, before any cell.
+
+    `proxies` are environment variables for what is fetched.
+    """
 
     device: str
     dataset: str
@@ -28,6 +31,7 @@ class Preflight:
     download: bool
     image_size: int | None
     models: tuple[tuple[str, str], ...]
+    proxies: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

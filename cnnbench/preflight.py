@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,14 @@ import torch
 from cnnbench import architectures
 from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
-from cnnbench.job import Ready
+from cnnbench.job import Progress, Ready
 from cnnbench.measure.collect import collect_environment
 from cnnbench.measure.gpu import Gpu
 from cnnbench.measure.peaks import measure_peaks
 from cnnbench.precision import precision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from cnnbench.architectures.pretrained import WeightsFile
@@ -30,33 +32,54 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 2.0
 
 
-def preflight(job: Preflight) -> Ready:
+def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: None) -> Ready:
     """Look at the machine, prepare the data set, and build every model once.
+
+    Args:
+        job: what to look at.
+        report: told what is being looked at, for whoever waits.
 
     Raises:
         CnnbenchError: naming what is wrong and what to do about it.
     """
     device = find_device(job.device)
     environment = collect_environment(device)
-    dataset = prepare(
-        job.dataset,
-        data_dir=Path(job.data_dir),
-        cache_dir=Path(job.cache_dir),
-        download=job.download,
-        image_size=job.image_size,
-    )
     notes: list[str] = []
     digests: dict[str, str] = {}
-    for architecture, asked_weights in job.models:
-        weights, remarks = _try_model(architecture, asked_weights, job, dataset)
-        digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
-        notes.extend(remarks)
+    with _proxies(job.proxies):
+        report(Progress(phase=f"preparing {job.dataset}"))
+        dataset = prepare(
+            job.dataset,
+            data_dir=Path(job.data_dir),
+            cache_dir=Path(job.cache_dir),
+            download=job.download,
+            image_size=job.image_size,
+        )
+        for architecture, asked_weights in job.models:
+            report(Progress(phase=f"trying {architecture}"))
+            weights, remarks = _try_model(architecture, asked_weights, job, dataset)
+            digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
+            notes.extend(remarks)
     return Ready(
         environment=environment,
         dataset=dataset,
         model_digests=digests,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+@contextmanager
+def _proxies(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let what is fetched go through the user's proxies: no cell sees them, for they may hold a password."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def peaks(job: PeaksJob) -> Peaks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = "environment.json"
 RESULTS_DIR = "results/local"
 ARTIFACTS = "artifacts"
+NO_TRACKING = "none"
 
 
 class Records(Sequence["Record"]):
@@ -31,6 +33,7 @@ class Records(Sequence["Record"]):
         """Hold `records`; `folder` is where their tables and report lie."""
         self._records = tuple(records)
         self.folder = folder
+        self.num_unlogged = 0  # runs that the tracking store would not take
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -103,16 +106,43 @@ def write_report(path: str | Path | None = None) -> Path:
         msg = f"there are no records in {folder / JOURNAL}: nothing to report."
         raise StoreError(msg)
     import_module("cnnbench.analysis.frame").write_tables(records, folder)
-    surroundings = folder / ENVIRONMENT
-    try:
-        table = msgspec.json.decode(surroundings.read_bytes(), type=dict[str, Any])
-        environment = msgspec.convert(table, Environment)
-        dataset = msgspec.convert(table["dataset"], DatasetInfo)
-        command, profile = str(table["command"]), str(table["profile"])
-    except (OSError, msgspec.DecodeError, KeyError) as error:
-        msg = f"cannot read {surroundings}: {error}"
-        raise StoreError(msg) from error
+    around = read_surroundings(folder)
     page: Path = import_module("cnnbench.report.page").write_report(
-        records, environment, dataset, folder, command, profile=profile
+        records,
+        around.environment,
+        around.dataset,
+        folder,
+        around.command,
+        profile=around.profile,
     )
     return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What `environment.json` tells of a sweep besides its cells."""
+
+    environment: Environment
+    dataset: DatasetInfo
+    command: str
+    profile: str
+
+
+def read_surroundings(folder: Path) -> Surroundings:
+    """Return what the sweep in `folder` ran on.
+
+    Raises:
+        StoreError: its `environment.json` is missing or damaged.
+    """
+    path = folder / ENVIRONMENT
+    try:
+        table = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return Surroundings(
+            environment=msgspec.convert(table, Environment),
+            dataset=msgspec.convert(table["dataset"], DatasetInfo),
+            command=str(table["command"]),
+            profile=str(table["profile"]),
+        )
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        msg = f"cannot read {path}: {error}"
+        raise StoreError(msg) from error

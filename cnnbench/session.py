@@ -23,10 +23,10 @@ from cnnbench.sweep.journal import Journal, read_journal
 from cnnbench.sweep.plan import make_plan
 from cnnbench.sweep.profiles import load_profile
 from cnnbench.sweep.run import Observer, check, find_peaks, look, run_cells
-from cnnbench.sweep.workers import Launcher, launcher
+from cnnbench.sweep.workers import Launcher, launcher, proxy_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cnnbench.cell import Cell
     from cnnbench.environment import Environment, Peaks
@@ -108,15 +108,16 @@ class Session:
             download=self._profile.download if download is None else download,
             image_size=cells[0].recipe.image_size,
             models=tuple(dict.fromkeys((c.architecture, c.recipe.weights) for c in cells)),
+            proxies=proxy_variables(os.environ),
         )
-        ready = check(workers, job)
+        ready = check(workers, job, model_seconds=self.options.cell_timeout)
         return make_plan(self._profile.name, cells, ready), ready
 
     def _run(
         self, workers: Launcher, plan: Plan, ready: Ready, journal: Journal, folder: Path
     ) -> Records:
         done = {record.cell_hash: record for record in read_journal(folder / JOURNAL)}
-        num_logged = self.logbook.catch_up(list(done.values()))
+        must_finish = self.logbook.catch_up(list(done.values()))
         for note in ready.notes:
             self.observer.on_warning(note)
         stand = [] if self.options.fresh else list(done.values())
@@ -141,13 +142,14 @@ class Session:
                 observer=self.observer,
                 keep=keep,
             )
-        finally:
-            records = Records(list(done.values()), folder)
-            if records:
-                import_module("cnnbench.analysis.frame").write_tables(records, folder)
-        if missing or num_logged or not (folder / "report" / "index.html").exists():
+        except BaseException:
+            with suppress(CnnbenchError):  # what ended the cells is what the user has to hear
+                _tabulate(done.values(), folder)
+            raise
+        records = _tabulate(done.values(), folder)
+        if missing or must_finish or not _has_report(folder):
             self.observer.on_phase("writing the report")
-            self.logbook.finish(records, write_report(folder))
+            records.num_unlogged = self.logbook.finish(records, write_report(folder))
         return records
 
     def _artifacts(self) -> set[str]:
@@ -201,6 +203,20 @@ class Session:
         }
         with replacing(folder / ENVIRONMENT) as path:
             path.write_bytes(_pretty(surroundings))
+
+
+def _tabulate(done: Iterable[Record], folder: Path) -> Records:
+    """Write the tables of what is done, and return it."""
+    records = Records(list(done), folder)
+    if records:
+        import_module("cnnbench.analysis.frame").write_tables(records, folder)
+    return records
+
+
+def _has_report(folder: Path) -> bool:
+    """Say whether there is a report, of all that the journal holds."""
+    page = folder / "report" / "index.html"
+    return page.exists() and page.stat().st_mtime_ns >= (folder / JOURNAL).stat().st_mtime_ns
 
 
 def _absolute(path: str | Path) -> Path:

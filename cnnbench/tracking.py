@@ -8,11 +8,9 @@ import json
 import logging
 import math
 import os
-import re
 import sqlite3
 import sys
 import tempfile
-import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,13 +19,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import sqlalchemy
 
-# MLflow reads its telemetry switch while it is imported; the others bound what one call may cost
-# (by default a server that is gone holds a call for four minutes) and keep stdout ours.
+# MLflow reads its telemetry switch while it is imported; the others bound what one call may cost and keep
+# stdout ours. By default a server that is gone holds a call for four minutes, and one that is overloaded
+# for as long as it says.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }.items():
@@ -42,9 +42,12 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from cnnbench import clock
 from cnnbench.cell import plain_text
+from cnnbench.environment import masked
 from cnnbench.errors import StoreError
 from cnnbench.measurement import GpuReading, Window
+from cnnbench.owner import Owner, this_process
 from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES
 
 if TYPE_CHECKING:
@@ -83,11 +86,13 @@ class Reconciled:
     """What it took to make the store equal to the journal.
 
     `logged` holds the names of the cells that the store lacked, `superseded` the ids of the runs
-    that were half-written or out of date.
+    that were half-written or out of date. `is_finished` says that the sweep's own run is there and tells
+    of all records.
     """
 
     logged: tuple[str, ...] = ()
     superseded: tuple[str, ...] = ()
+    is_finished: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +294,8 @@ class SweepLog:
     def reconcile(self, records: Iterable[Record]) -> Reconciled:
         """Log those of the journal's `records` that the store lacks; supersede half-written runs.
 
-        Of several records of one cell the last counts. A run of a cell without a record stays.
+        Of several records of one cell the last counts. A run of a cell without a record stays. What a
+        dead process of another sweep has left RUNNING is closed as well.
 
         Raises:
             StoreError: the store refuses.
@@ -297,19 +303,25 @@ class SweepLog:
         latest = {record.cell_hash: record for record in records}
         kept: set[str] = set()
         superseded = []
+        is_finished = False
         with _refusals(self.tracker.uri):
             for run in self._runs(f"tags.sweep_id = '{self.sweep_id}'"):
                 cell_hash = run.data.tags.get("cell_hash", "")
-                if _stands(run, latest.get(cell_hash)) and cell_hash not in kept:
+                if run.data.tags.get("kind") == "sweep":
+                    is_finished = _tells_of(run, latest.values())
+                elif _stands(run, latest.get(cell_hash)) and cell_hash not in kept:
                     kept.add(cell_hash)
                 elif _is_to_supersede(run):
                     self._supersede(run)
                     superseded.append(str(run.info.run_id))
+            superseded += self._close_orphans()
             missing = [record for cell_hash, record in latest.items() if cell_hash not in kept]
             for record in missing:
                 self._write(record)
         return Reconciled(
-            logged=tuple(record.cell.name for record in missing), superseded=tuple(superseded)
+            logged=tuple(record.cell.name for record in missing),
+            superseded=tuple(superseded),
+            is_finished=is_finished and not missing,
         )
 
     def finish(self, records: Sequence[Record], *, report_dir: Path | None = None) -> str:
@@ -323,8 +335,8 @@ class SweepLog:
         counts = {"num_cells": len(records)}
         for status in STATUSES:
             counts[f"num_{status}"] = sum(record.status == status for record in records)
-        started = min((record.started_at for record in records), default=time.time())
-        now = _milliseconds(time.time())
+        started = min((record.started_at for record in records), default=clock.now())
+        now = _milliseconds(clock.now())
         with _refusals(self.tracker.uri):
             run_id = self._sweep_run(_milliseconds(started))
             self._client.log_batch(
@@ -354,6 +366,7 @@ class SweepLog:
         for run in self._runs(f"tags.sweep_id = '{self.sweep_id}' and tags.kind = 'sweep'"):
             return str(run.info.run_id)
         tags = {**self._shared_tags(), "kind": "sweep", "device": self.environment.device}
+        tags |= _owner_tags()
         run = self._client.create_run(
             self.experiment_id, start_time=start_time, tags=tags, run_name=self.sweep_id
         )
@@ -372,6 +385,18 @@ class SweepLog:
             if not token:
                 return found
 
+    def _close_orphans(self) -> Iterator[str]:
+        """End what dead processes have left RUNNING in this experiment, and yield the ids of cells' runs."""
+        for run in self._runs("attributes.status = 'RUNNING'"):
+            owner = _owner(run)
+            if owner is None or not owner.is_dead():
+                continue
+            if run.data.tags.get("kind") == "sweep":  # another call of the same sweep takes it up
+                self._client.set_terminated(run.info.run_id, "KILLED")
+            else:
+                self._supersede(run)
+                yield str(run.info.run_id)
+
     def _supersede(self, run: Run) -> None:
         # The tag first: a kill between the two leaves no run of kind=cell that looks complete.
         self._client.set_tag(run.info.run_id, "kind", "superseded")
@@ -382,7 +407,7 @@ class SweepLog:
         run = self._client.create_run(
             self.experiment_id,
             start_time=_milliseconds(record.started_at),
-            tags={**self._shared_tags(), **_cell_tags(record)},
+            tags={**self._shared_tags(), **_cell_tags(record), **_owner_tags()},
             run_name=record.cell.name,
         )
         run_id = str(run.info.run_id)
@@ -406,8 +431,12 @@ class SweepLog:
     def _left_by(self, record: Record) -> Iterator[Path]:
         """Yield the files that the cell itself left, those that are still there."""
         if self.artifacts_dir is not None:
-            paths = [self.artifacts_dir / record.cell_hash / name for name in record.artifacts]
-            yield from (path for path in paths if path.is_file())
+            folder = self.artifacts_dir / record.cell_hash
+            # A journal may come from elsewhere: no name in it may reach another folder's files.
+            inside = self.artifacts_dir.resolve() / record.cell_hash
+            for path in (folder / name for name in record.artifacts):
+                if path.is_file() and path.resolve() == inside / path.name:
+                    yield path
 
     def _log_files(self, run_id: str, files: dict[str, bytes]) -> None:
         """Write `files` and the environment as the run's artifacts, in one call."""
@@ -503,7 +532,7 @@ def _refusals(uri: str) -> Iterator[None]:
         raise StoreError(msg) from error
     except _REFUSALS as error:
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        line = _without_passwords(reason.splitlines()[0])[:MAX_REASON_CHARACTERS].rstrip(".")
+        line = masked(reason.splitlines()[0])[:MAX_REASON_CHARACTERS].rstrip(".")
         msg = (
             f"cannot use the MLflow store {_shown(uri)}: {line}. "
             "Put that right, or choose another with --tracking-uri or --results-dir."
@@ -535,11 +564,11 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def _shown(uri: str) -> str:
-    return _without_passwords(uri)
-
-
-def _without_passwords(text: str) -> str:
-    return re.sub(r"//([^/@:\s]*):[^/@\s]*@", r"//\1:***@", text)
+    """Return `uri` as a message may hold it: without who logs in, and how."""
+    if _is_database(uri) and uri.startswith("sqlite"):
+        return uri  # a file's path, in which an `@` is part of a name
+    address, mark, _ = masked(uri).partition("?")
+    return f"{address}?***" if mark else address
 
 
 def _experiment_name(profile: str) -> str:
@@ -555,7 +584,36 @@ def _stands(run: Run, record: Record | None) -> bool:
 
 def _is_to_supersede(run: Run) -> bool:
     kind = run.data.tags.get("kind")
+    if run.info.status == "RUNNING" and _is_written_elsewhere(run):
+        return False
     return kind == "cell" or (kind == "superseded" and run.info.status != "KILLED")
+
+
+def _is_written_elsewhere(run: Run) -> bool:
+    """Say whether another process of this machine, one that lives, is about to complete `run`."""
+    owner = _owner(run)
+    here = this_process()
+    return owner is not None and owner != here and owner.host == here.host and not owner.is_dead()
+
+
+def _owner(run: Run) -> Owner | None:
+    """Return the process that `run` says it is written by; `None` if it says none."""
+    tags = run.data.tags
+    try:
+        return Owner(host=tags["host"], pid=int(tags["pid"]), start=tags["process_start"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _owner_tags() -> dict[str, str]:
+    owner = this_process()
+    return {"host": owner.host, "pid": str(owner.pid), "process_start": owner.start}
+
+
+def _tells_of(run: Run, records: Iterable[Record]) -> bool:
+    """Say whether the sweep's own run was completed after the last of `records` had ended."""
+    last = max((record.finished_at for record in records), default=0.0)
+    return run.info.status == "FINISHED" and run.info.end_time >= _milliseconds(last)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -13,6 +13,7 @@ import urllib.request
 import webbrowser
 from typing import TYPE_CHECKING
 
+from cnnbench.environment import masked
 from cnnbench.errors import StoreError
 from cnnbench.tracking import open_store
 
@@ -103,6 +104,6 @@ def _check_free(port: int) -> None:
 
 
 def _show(address: str, say: Callable[[str], object], *, open_browser: bool) -> None:
-    say(f"MLflow UI: {address}  (Ctrl-C ends it)")
+    say(f"MLflow UI: {masked(address)}  (Ctrl-C ends it)")
     if open_browser:
         webbrowser.open(address)

@@ -38,7 +38,7 @@ def serve(
         if request.look is not None:
             send(encode(Answer(environment=collect_environment(find_device(request.look)))))
         elif request.preflight is not None:
-            send(encode(Answer(ready=preflight(request.preflight))))
+            send(encode(Answer(ready=preflight(request.preflight, report))))
         elif request.peaks is not None:
             send(encode(Answer(peaks=peaks(request.peaks))))
         elif request.examination is not None:

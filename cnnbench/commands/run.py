@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnbench.commands.options import AXES, DEBUG, PLACE, RECIPE, RESULTS_DIR
+from cnnbench.environment import masked
 from cnnbench.errors import EXIT_FAILED, CnnbenchError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from cnnbench.sweep.run import Observer
 
 
+_FAILURES = ("failed", "timeout")
+
+
 @click.command()
 @click.option("--profile", default="auto", help="quick, gpu, full or a .toml file  [default: auto]")
 @AXES
@@ -31,13 +35,21 @@ if TYPE_CHECKING:
 @PLACE
 @click.option("--fresh", is_flag=True, help="Measure every cell anew.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and timed-out cells again.")
+@click.option("--strict", is_flag=True, help="End with status 1 if MLflow lacks anything.")
 @click.option("--trace", is_flag=True, help="Leave a profiler trace of each timed cell.")
 @click.option("--layers", is_flag=True, help="Leave a table of each timed cell's layers.")
 @click.option("--dry-run", is_flag=True, help="Print the grid and its cost; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @DEBUG
 def run(
-    profile: str, *, dry_run: bool, as_json: bool, debug: bool, launcher: str, **settings: Any
+    profile: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    strict: bool,
+    debug: bool,
+    launcher: str,
+    **settings: Any,
 ) -> int:
     """Run a sweep: train and profile every cell of a grid that has no result yet."""
     del debug, launcher  # main reads the one; the other has a single choice so far
@@ -54,7 +66,8 @@ def run(
         click.echo(json.dumps([record.row() for record in records], indent=1))
     else:
         _show(records, settings)
-    return EXIT_FAILED if any(r.status in {"failed", "timeout"} for r in records) else 0
+    behind = strict and records.num_unlogged > 0
+    return EXIT_FAILED if behind or any(r.status in _FAILURES for r in records) else 0
 
 
 @contextlib.contextmanager
@@ -83,7 +96,7 @@ def _show(records: Records, settings: dict[str, Any]) -> None:
     store, where = settings["tracking_uri"], settings["results_dir"]
     if (store or os.environ.get("MLFLOW_TRACKING_URI")) != "none":
         words = ["--results-dir", where] if where != RESULTS_DIR else []
-        words += ["--tracking-uri", store] if store else []
+        words += ["--tracking-uri", masked(store)] if store else []
         click.echo(f"MLflow   {shlex.join(['cnnbench', 'ui', *words]) if words else 'make ui'}")
 
 

@@ -1,7 +1,8 @@
 """`cifar10` and `cifar100`: 60 000 colour images, 32 x 32, as torchvision lays them.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The files
-are pickles: each is compared with its published checksum first, then read by an unpickler that
+are pickles: each is compared with its SHA-256 first, or lies in an archive that was, then read by an
+unpickler that
 builds arrays only.
 """
 
@@ -13,6 +14,7 @@ import io
 import pickle
 import tarfile
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,35 +49,73 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A published set: torchvision's class for it, and the SHA-256 of its archive and of files in it."""
+
+    base: type[CIFAR10]
+    sha256s: Mapping[str, str]
+
+
+# torchvision gives MD5 only. Of CIFAR-100's files in the archive none are known from two sources.
+PUBLISHED_CIFAR10 = Published(
+    base=CIFAR10,
+    sha256s={
+        "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+        "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+        "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+        "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+        "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+        "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+        "batches.meta": "f962466ef690d46b226450fb9aadc74ba4bc64a76aa526b5827fe4bc5c7125cb",
+    },
+)
+PUBLISHED_CIFAR100 = Published(
+    base=CIFAR100,
+    sha256s={
+        "cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    },
+)
+
+
 def cifar10(request: Request) -> Decoded:
     """Return CIFAR-10; the official test images stay the test split."""
-    return prepare_published(CIFAR10, request)
+    return prepare_published(PUBLISHED_CIFAR10, request)
 
 
 def cifar100(request: Request) -> Decoded:
     """Return CIFAR-100 with its 100 fine classes; the official test images stay the test split."""
-    return prepare_published(CIFAR100, request)
+    return prepare_published(PUBLISHED_CIFAR100, request)
 
 
-def prepare_published(published: type[CIFAR10], request: Request) -> Decoded:
-    """Find, verify and read the set whose files and checksums torchvision's class publishes.
+def prepare_published(published: Published, request: Request) -> Decoded:
+    """Find, verify and read a set.
 
-    They lie in the data folder, either unpacked or as the published archive. The archive is read
-    where it is: nothing is unpacked, so no name in it can reach another folder.
+    It lies in the data folder as the published archive or, where the SHA-256 of each of its files is
+    known, unpacked. The archive is read where it is: nothing is unpacked, so no name in it can reach
+    another folder.
 
     Raises:
         DataError: a file is missing, unreadable, corrupt, or holds something else.
     """
-    folder = request.data_dir / published.base_folder
-    archive = request.data_dir / published.filename
-    md5s = _checksums(published)
-    if all(files.is_file(folder / name) for name in md5s):
-        return _decode(published, {folder / name: files.read(folder / name) for name in md5s})
+    base, sha256s = published.base, published.sha256s
+    folder = request.data_dir / base.base_folder
+    archive = request.data_dir / base.filename
+    names = list(_checksums(base))
+    if all(name in sha256s and files.is_file(folder / name) for name in names):
+        contents = {folder / name: files.read(folder / name) for name in names}
+        for path, data in contents.items():
+            _check(path, data, sha256s[path.name])
+        return _decode(base, contents)
     if not files.is_file(archive):
         if not request.download:
-            raise DataError(_missing(request.name, folder, archive, list(md5s)))
-        fetch([published.url], md5s=[published.tgz_md5], folder=request.data_dir)
-    return _decode(published, _read_archive(archive, published))
+            known = [name for name in names if name in sha256s]
+            raise DataError(_missing(request.name, folder, archive, known))
+        fetch([base.url], md5s=[base.tgz_md5], folder=request.data_dir)
+    data = files.read(archive)
+    _check(archive, data, sha256s[base.filename])
+    return _decode(base, _read_archive(archive, data, base))
 
 
 def read_pickle(data: bytes) -> dict[str, Any]:
@@ -104,9 +144,7 @@ def _checksums(published: type[CIFAR10]) -> dict[str, str]:
     return dict([*published.train_list, *published.test_list, (meta["filename"], meta["md5"])])
 
 
-def _read_archive(archive: Path, published: type[CIFAR10]) -> dict[Path, bytes]:
-    data = files.read(archive)
-    _check(archive, data, published.tgz_md5)
+def _read_archive(archive: Path, data: bytes, published: type[CIFAR10]) -> dict[Path, bytes]:
     names = [f"{published.base_folder}/{name}" for name in _checksums(published)]
     try:
         members = _read_members(data, names)
@@ -130,9 +168,6 @@ def _read_members(data: bytes, names: list[str]) -> dict[str, bytes]:
 
 
 def _decode(published: type[CIFAR10], contents: Mapping[Path, bytes]) -> Decoded:
-    md5s = _checksums(published)
-    for path, data in contents.items():
-        _check(path, data, md5s[path.name])
     num_train_files = len(published.train_list)
     *batches, meta = ((path, _unpickle(path, data)) for path, data in contents.items())
     num_classes = _count_classes(*meta, key=published.meta["key"])
@@ -142,7 +177,7 @@ def _decode(published: type[CIFAR10], contents: Mapping[Path, bytes]) -> Decoded
     test_labels = np.concatenate([labels for _, labels in pairs[num_train_files:]])
     return Decoded(
         source=str(next(iter(contents)).parent),
-        fingerprint=" ".join(md5s.values()),
+        fingerprint=" ".join(_checksums(published).values()),
         labels=np.concatenate([train_labels, test_labels]),
         splits=split_official(train_labels, len(test_labels)),
         shape=(len(images), NUM_CHANNELS, SIDE, SIDE),
@@ -154,9 +189,9 @@ def _decode(published: type[CIFAR10], contents: Mapping[Path, bytes]) -> Decoded
     )
 
 
-def _check(path: Path, data: bytes, md5: str) -> None:
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-        raise DataError(files.corrupt(path, "its MD5 is not the published one"))
+def _check(path: Path, data: bytes, sha256: str) -> None:
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(files.corrupt(path, "its SHA-256 is not the published one"))
 
 
 def _unpickle(path: Path, data: bytes) -> dict[str, Any]:
@@ -189,10 +224,12 @@ def _images_and_labels(
 
 
 def _missing(name: str, folder: Path, archive: Path, names: list[str]) -> str:
+    """Say where it was looked for; `names` are the files that are taken unpacked, if any are."""
     lacks = [name for name in names if not files.is_file(folder / name)]
     partly = f" (which lacks {' and '.join(lacks)})" if len(lacks) < len(names) else ""
+    places = f"{folder}{partly} and {archive}" if names else f"{archive}, the archive itself"
     return (
-        f"{name} was not found: looked for {folder}{partly} and {archive}. Let it be fetched with "
+        f"{name} was not found: looked for {places}. Let it be fetched with "
         "--download, or name the folder that holds it with --data-dir."
     )
 

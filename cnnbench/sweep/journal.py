@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
-from cnnbench.errors import StoreError
+from cnnbench.errors import DiskError, StoreError
 from cnnbench.record import Record
 
 if TYPE_CHECKING:
@@ -49,6 +49,27 @@ def read_journal(path: Path) -> list[Record]:
     return list(records.values())
 
 
+def keep_still(path: Path) -> IO[bytes] | None:
+    """Keep others from appending to the journal in `path` until what is returned is closed.
+
+    Returns:
+        `None` where somebody is appending to it.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    try:
+        file = path.open("rb")
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError as error:
+        msg = f"cannot read the journal {path}: {error.strerror}"
+        raise StoreError(msg) from error
+    return file
+
+
 class Journal:
     """Appends records to one sweep's journal; one process at a time may hold it."""
 
@@ -78,7 +99,7 @@ class Journal:
         """Write `record` and return when the disk has it.
 
         Raises:
-            StoreError: the disk does not take it; what it took is cut off by the next to open it.
+            DiskError: the disk does not take it; what it took is cut off by the next to open it.
         """
         line = msgspec.json.encode(record) + b"\n"
         try:
@@ -86,7 +107,7 @@ class Journal:
                 line = line[self._file.write(line) :]
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise StoreError(_unwritable(self._path, error)) from error
+            raise DiskError(_unwritable(self._path, error)) from error
 
     def close(self) -> None:
         """Let go of the journal."""

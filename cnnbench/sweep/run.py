@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cnnbench import errors
-from cnnbench.errors import WorkerError
+from cnnbench import clock, errors
+from cnnbench.errors import CheckError, WorkerError
 from cnnbench.job import Request
 from cnnbench.record import Record
 
@@ -31,6 +30,11 @@ if TYPE_CHECKING:
     from cnnbench.sweep.workers import Launcher, Outcome
 
 T = TypeVar("T")
+
+# By far enough to look at a machine, prepare data and try models, unless something hangs.
+CHECK_SECONDS = 900.0
+# A download is given up when its server falls silent; this is for one that trickles.
+DOWNLOAD_SECONDS = 7200.0
 
 
 class Observer:
@@ -60,13 +64,24 @@ def look(launcher: Launcher, device: str) -> Environment:
     return _ask(launcher, Request(look=device), lambda answer: answer.environment)
 
 
-def check(launcher: Launcher, job: Preflight) -> Ready:
+def check(launcher: Launcher, job: Preflight, *, model_seconds: float | None = None) -> Ready:
     """Return what the preflight found.
 
+    Args:
+        launcher: starts the worker that looks.
+        job: what to look at.
+        model_seconds: how long each model may take to try; by default all of it may take quarter an hour.
+
     Raises:
-        CnnbenchError: what it found wrong.
+        CnnbenchError: what it found wrong, or that it took too long.
     """
-    return _ask(launcher, Request(preflight=job), lambda answer: answer.ready)
+    seconds = model_seconds * (1 + len(job.models)) if model_seconds else CHECK_SECONDS
+    return _ask(
+        launcher,
+        Request(preflight=job),
+        lambda answer: answer.ready,
+        timeout_seconds=seconds + (DOWNLOAD_SECONDS if job.download else 0.0),
+    )
 
 
 def find_peaks(launcher: Launcher, job: PeaksJob) -> Peaks:
@@ -121,17 +136,26 @@ def run_job(
     return _record(outcome, job, environment)
 
 
-def _ask(launcher: Launcher, request: Request, find: Callable[[Answer], T | None]) -> T:
+def _ask(
+    launcher: Launcher,
+    request: Request,
+    find: Callable[[Answer], T | None],
+    *,
+    timeout_seconds: float = CHECK_SECONDS,
+) -> T:
     """Return what `find` finds in the worker's answer to `request`.
 
     Raises:
-        CnnbenchError: the worker refused, died, or answered something else.
+        CnnbenchError: the worker refused, died, took too long, or answered something else.
     """
-    outcome = launcher.run(request, on_progress=lambda _: None, timeout_seconds=None)
+    heard: list[Progress] = []
+    outcome = launcher.run(request, on_progress=heard.append, timeout_seconds=timeout_seconds)
     if outcome.answer is None:
+        doing = f", while {heard[-1].phase}" if heard else ""
+        death = f"the check {outcome.death}" if outcome.timed_out else outcome.death
         last = outcome.stderr_tail.strip().rpartition("\n")[2]
-        msg = f"{outcome.death}. {last}".strip()
-        raise WorkerError(msg)
+        msg = f"{death}{doing}. {last}".strip()
+        raise CheckError(msg)
     refusal = outcome.answer.refusal
     if refusal is not None:
         raise getattr(errors, refusal.error, WorkerError)(refusal.message)
@@ -162,6 +186,6 @@ def _record(outcome: Outcome, job: CellJob, environment: Environment) -> Record:
         device=environment.device,
         error=error,
         started_at=outcome.started_at,
-        finished_at=time.time(),
+        finished_at=clock.now(),
         stderr_tail=outcome.stderr_tail,
     )

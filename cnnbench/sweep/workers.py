@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+import msgspec
+
+from cnnbench import clock
 from cnnbench.errors import WorkerError, lookup
 from cnnbench.job import Answer, decode_answer, encode
 from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
@@ -40,7 +43,6 @@ _STDERR = 2
 # export, and no secret may reach a log.
 _KEPT_VARIABLES = (
     *("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"),
-    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
     *(
         "SSL_CERT_FILE",
         "SSL_CERT_DIR",
@@ -49,6 +51,11 @@ _KEPT_VARIABLES = (
         "XDG_CACHE_HOME",
         "GLIBC_TUNABLES",
     ),
+)
+_PROXY_VARIABLES = tuple(
+    name
+    for kind in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+    for name in (kind, kind.lower())
 )
 _KEPT_PREFIXES = (
     *("CNNBENCH_", "CUBLAS", "CUDA", "CUDNN", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_"),
@@ -128,7 +135,7 @@ class Inline(Launcher):
     ) -> Outcome:
         """Call the worker's entry as a function."""
         answers: list[Answer] = []
-        started_at = time.time()
+        started_at = clock.now()
 
         def take(line: bytes) -> None:
             answer = decode_answer(line)
@@ -162,7 +169,7 @@ class _Isolated(Launcher):
         ours, theirs = socket.socketpair()
         with ours, tempfile.TemporaryFile() as stderr:
             with theirs:
-                started_at = time.time()
+                started_at = clock.now()
                 self._start(theirs, stderr)
             talk = _Talk(ours, on_progress, on_turn)
             with contextlib.suppress(ConnectionError):  # it died at once: its status will tell
@@ -174,7 +181,7 @@ class _Isolated(Launcher):
                 talk.answer = None  # an answer after the limit does not count
             return Outcome(
                 answer=talk.answer,
-                death=None if talk.answer else _cause(self._status(), timeout_seconds, timed_out),
+                death=None if talk.answer else self._cause(timeout_seconds, timed_out=timed_out),
                 timed_out=timed_out,
                 started_at=started_at,
                 stderr_tail=_tail(stderr),
@@ -200,6 +207,12 @@ class _Isolated(Launcher):
         if not self._listen(talk, TERM_GRACE_SECONDS):
             self._signal(signal.SIGKILL)
             self._listen(talk, None)
+
+    def _cause(self, timeout_seconds: float | None, *, timed_out: bool) -> str:
+        """Say in words why the process gave no answer."""
+        if timed_out:
+            return f"took longer than {timeout_seconds:g} s"
+        return _end("the worker", self._status())
 
     @abstractmethod
     def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
@@ -245,7 +258,9 @@ class _Talk:
             self.closed = not chunk
             *lines, self._pending = (self._pending + chunk).split(b"\n")
             for line in lines:
-                self._take(decode_answer(line))
+                # What foreign code in the worker may have written here is no answer.
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    self._take(decode_answer(line))
 
     def _take(self, answer: Answer) -> None:
         if answer.progress is not None:
@@ -259,54 +274,91 @@ class _Talk:
 
 
 class Forkserver(_Isolated):
-    """Forks each worker from a server that has imported everything: milliseconds instead of seconds."""
+    """Forks each worker from a server that has imported everything: milliseconds instead of seconds.
+
+    A server that dies takes the worker along that runs just then, and is replaced by the next request.
+    """
 
     def __init__(self) -> None:
         """Start the server; it imports while the caller goes on."""
+        self._number = 0
+        self._ended: int | None = None
+        self._start_server()
+
+    def _start_server(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR)
-        self._number = 0
         self._ready = False
-        self._ended: int | None = None
+        self._worker_pid: int | None = None
+        self._server_end = ""
 
     def wait_until_ready(self) -> None:
-        """Wait until the server has imported everything."""
+        """Wait until the server has imported everything.
+
+        Raises:
+            WorkerError: it cannot even do that.
+        """
         while not self._ready:
             self._take_message()
+            if self._server_end:
+                raise WorkerError(self._server_end)
 
     def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
+        self._take_messages()  # of a server that died since the last request
+        if self._server_end:
+            self.close()
+            self._start_server()
         self.wait_until_ready()
         self._number += 1
         self._ended = None
         message = json.dumps({"start": self._number}).encode()
-        with self._server_alive():
+        with self._watching_server():
             socket.send_fds(self._control, [message], [connection.fileno(), stderr.fileno()])
+
+    def _take_messages(self) -> None:
+        """Remember what the server has said, without waiting for more."""
+        while not self._server_end and select.select([self._control], [], [], 0)[0]:
+            self._take_message()
 
     def _take_message(self) -> None:
         """Wait for one message of the server and remember what it says."""
-        with self._server_alive():
+        data = b""
+        with self._watching_server():
             data = self._control.recv(MAX_MESSAGE_BYTES)
             if not data:
                 raise BrokenPipeError
-        message = json.loads(data)
+        message = json.loads(data or b"{}")
         self._ready = self._ready or "ready" in message
         if "refused" in message:
             raise WorkerError(message["reason"])
+        if message.get("started") == self._number:
+            self._worker_pid = message["pid"]
         if message.get("ended") == self._number:
             self._ended = message["status"]
+            self._worker_pid = None
 
     @contextlib.contextmanager
-    def _server_alive(self) -> Iterator[None]:
+    def _watching_server(self) -> Iterator[None]:
+        """Do something with the server; that it is dead, and how it died, is remembered."""
         try:
             yield
-        except ConnectionError as error:
-            msg = f"{_end('the fork server', self._server.wait())}."
-            raise WorkerError(msg) from error
+        except ConnectionError:
+            self._server_end = f"{_end('the fork server', self._server.wait())}."
+            self._ended = 0
+            if self._worker_pid is not None:
+                # The worker dies with the server; what that one had started, nobody else would end.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._worker_pid, signal.SIGKILL)
+
+    def _cause(self, timeout_seconds: float | None, *, timed_out: bool) -> str:
+        if self._server_end and not timed_out:
+            return self._server_end.rstrip(".")
+        return super()._cause(timeout_seconds, timed_out=timed_out)
 
     def _has_ended(self) -> bool:
-        while self._ended is None and select.select([self._control], [], [], 0)[0]:
-            self._take_message()
+        if self._ended is None:
+            self._take_messages()
         return self._ended is not None
 
     def _event_file(self) -> socket.socket:
@@ -316,7 +368,7 @@ class Forkserver(_Isolated):
         return self._ended or 0
 
     def _signal(self, number: int) -> None:
-        with self._server_alive():
+        with self._watching_server():
             self._control.send(json.dumps({"kill": self._number, "signal": number}).encode())
 
     def close(self) -> None:
@@ -382,6 +434,11 @@ def _python(module: str, connection: socket.socket, *, stderr: Any) -> subproces
     )
 
 
+def proxy_variables(variables: Any) -> dict[str, str]:
+    """Return those of `variables` that name proxies: they may hold a password, and no cell needs them."""
+    return {name: variables[name] for name in _PROXY_VARIABLES if name in variables}
+
+
 def worker_variables(variables: Any) -> dict[str, str]:
     """Return those of `variables` that a worker may see."""
     kept = {
@@ -396,15 +453,9 @@ def worker_variables(variables: Any) -> dict[str, str]:
         kept.setdefault(name, value)
     # numpy's BLAS would start threads at import, and no forked worker could use them.
     kept["OPENBLAS_NUM_THREADS"] = "1"
+    kept |= clock.shared()
     kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return kept
-
-
-def _cause(status: int, timeout_seconds: float | None, timed_out: bool) -> str:  # noqa: FBT001
-    """Say in words why a process gave no answer."""
-    if timed_out:
-        return f"took longer than {timeout_seconds:g} s"
-    return _end("the worker", status)
 
 
 def _end(process: str, status: int) -> str:

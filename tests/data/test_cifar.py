@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import pickle
+import re
 import tarfile
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,15 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from cnnbench.data.cifar import cifar10, cifar100, prepare_published, read_pickle
+from cnnbench.data.cifar import (
+    PUBLISHED_CIFAR10,
+    PUBLISHED_CIFAR100,
+    Published,
+    cifar10,
+    cifar100,
+    prepare_published,
+    read_pickle,
+)
 from cnnbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,7 +74,7 @@ class Tiny:
             {f"{self.base.base_folder}/{name}": data for name, data in self.contents.items()}
         )
 
-    def published(self, archive: bytes = b"", address: str = "") -> type[CIFAR10]:
+    def published(self, archive: bytes = b"", address: str = "") -> Published:
         """Return torchvision's class with these files' checksums and another address."""
         base, sums = self.base, {name: md5(data) for name, data in self.contents.items()}
         changed = {
@@ -75,7 +84,11 @@ class Tiny:
             "tgz_md5": md5(archive),
             "url": f"{address}{base.filename}",
         }
-        return type("Published", (base,), changed)
+        contents = {**self.contents, base.filename: archive}
+        return Published(
+            base=type("Published", (base,), changed),
+            sha256s={name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        )
 
     def unpack(self, data_dir: Path) -> Path:
         """Lay the files down as torchvision unpacks them."""
@@ -158,7 +171,7 @@ def test_a_flipped_byte_is_named(tiny: Tiny, request_: Request, name: str) -> No
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DataError, match=rf"{name} is corrupt.*MD5"):
+    with pytest.raises(DataError, match=rf"{name} is corrupt.*SHA-256"):
         prepare_published(tiny.published(), request_)
 
 
@@ -168,7 +181,7 @@ def test_a_wrong_checksum_is_refused_before_the_pickle_is_read(
     published = tiny.published()
     folder = tiny.unpack(request_.data_dir)
     (folder / "data_batch_1").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(DataError, match=r"data_batch_1 is corrupt.*MD5"):
+    with pytest.raises(DataError, match=r"data_batch_1 is corrupt.*SHA-256"):
         prepare_published(published, request_)
 
 
@@ -229,7 +242,7 @@ def test_bytes_that_are_no_pickle_are_named(tiny: Tiny, request_: Request, garba
 
 def test_an_archive_with_another_checksum_is_refused(tiny: Tiny, request_: Request) -> None:
     (request_.data_dir / CIFAR10.filename).write_bytes(tiny.archive[:-10])
-    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is corrupt.*MD5"):
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is corrupt.*SHA-256"):
         prepare_published(tiny.published(tiny.archive), request_)
 
 
@@ -282,6 +295,29 @@ def test_missing_files_are_said_with_the_remedies(
     assert said.startswith(f"{find.__name__} was not found")
     for part in ("--download", "--data-dir", str(request.data_dir), ".tar.gz"):
         assert part in said
+
+
+def test_unpacked_files_of_unknown_sha256_are_left_alone(tiny: Tiny, request_: Request) -> None:
+    tiny.unpack(request_.data_dir)
+    known = tiny.published(tiny.archive)
+    name = CIFAR10.filename
+    only_archive = Published(base=known.base, sha256s={name: known.sha256s[name]})
+    with pytest.raises(DataError, match=r"tar\.gz, the archive itself\."):
+        prepare_published(only_archive, request_)
+    (request_.data_dir / name).write_bytes(tiny.archive)
+    assert prepare_published(only_archive, request_).shape == (120, 3, 32, 32)
+
+
+@pytest.mark.parametrize("published", [PUBLISHED_CIFAR10, PUBLISHED_CIFAR100])
+def test_archives_and_files_are_known_by_whole_sha256(published: Published) -> None:
+    assert published.base.filename in published.sha256s
+    assert all(re.fullmatch(r"[0-9a-f]{64}", sha256) for sha256 in published.sha256s.values())
+    files = {name for name, _ in [*published.base.train_list, *published.base.test_list]}
+    assert set(published.sha256s) <= {
+        *files,
+        published.base.filename,
+        published.base.meta["filename"],
+    }
 
 
 def test_an_incomplete_folder_says_what_it_lacks(tiny: Tiny, request_: Request) -> None:

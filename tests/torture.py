@@ -1,0 +1,551 @@
+"""Kills sweeps and their workers, at chosen moments and at random ones, and checks that nothing is lost.
+
+`python tests/torture.py` kills the parent 25 times and a worker 25 times; `--points` does one of each
+chosen moment. After each kill no process may be left, and the same command must go on to the end: then
+each cell is in the journal once, MLflow equals the journal, and no run is left RUNNING.
+
+This process imports everything and does nothing but fork, so that a sweep starts in no time: what it
+kills are its children. Two things are left out of them that take seconds and hold no risk: the machine's
+peaks, and the report's figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+# A second thread in this process would not be there in its forks.
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+
+# The imports below must find that.
+import mlflow
+import sqlalchemy
+
+import cnnbench.worker as worker_module
+from cnnbench import cli, logbook, session
+from cnnbench.measure import timing
+from cnnbench.results import load
+from cnnbench.sweep import server, workers
+from cnnbench.sweep.journal import NAME, Journal
+from cnnbench.tracking import METRIC_COLUMNS, open_store
+from processes import descendants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from socket import socket
+
+    from cnnbench.record import Record
+
+NUM_KILLS = 25
+RESULTS = Path("results/local")
+PROFILE = """
+description = "Three cells that take no time"
+[recipe]
+epochs = 0
+[timing]
+window_seconds = 0.005
+min_windows = 3
+max_windows = 3
+limit_seconds = 0.2
+warmup_steps = 1
+[[grid]]
+architecture = "simple_cnn(width=4)"
+batch_size = [16, 32, 64]
+"""
+SECOND_BATCH_SIZE = 32
+PATIENCE_SECONDS = 60.0
+MAX_FDS = 4096
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class LostError(Exception):
+    """Something was lost, or left behind."""
+
+
+def fail(what: str) -> NoReturn:
+    raise LostError(what)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+# What happens inside the sweep that is to be killed. All of it is patched there, after the fork.
+
+
+class Victim:
+    """The sweep's processes: which is the parent, and what the worker runs."""
+
+    parent = 0
+    batch_size = 0
+
+    @classmethod
+    def kill_parent(cls) -> None:
+        """Kill the sweep's parent, from wherever this is called, and go no further."""
+        os.kill(cls.parent, signal.SIGKILL)
+        time.sleep(PATIENCE_SECONDS)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at(owner: Any, name: str, number: int, kill: Callable[[], None]) -> None:
+    """Let the call of that number of `owner.name` kill instead."""
+    original = getattr(owner, name)
+    calls = 0
+
+    def patched(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            kill()
+        return original(*arguments, **options)
+
+    setattr(owner, name, patched)
+
+
+def in_a_window(kill: Callable[[], None]) -> None:
+    """Kill after the first step of a timed window of the second cell."""
+    measure, run = timing.measure, timing.Stopwatch.run
+    timed = False
+
+    def measuring(*arguments: Any, **options: Any) -> Any:
+        nonlocal timed
+        timed = Victim.batch_size == SECOND_BATCH_SIZE
+        return measure(*arguments, **options)
+
+    def running(self: timing.Stopwatch, step: Callable[[], None], num_steps: int) -> float:
+        if timed:
+            step()
+            kill()
+        return run(self, step, num_steps)
+
+    importlib.import_module("cnnbench.profiling").measure = measuring  # type: ignore[attr-defined]
+    timing.Stopwatch.run = running  # type: ignore[method-assign]
+
+
+def mid_journal() -> None:
+    original = Journal.append
+    calls = 0
+
+    def append(self: Journal, record: Record) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            self._file.write(b'{"sweep_id":"half a li')
+            kill_self()
+        original(self, record)
+
+    Journal.append = append  # type: ignore[method-assign]
+
+
+def mid_transaction() -> None:
+    """Kill with a transaction of the store open: after the second run's parameters went in."""
+    num_inserts = 0
+
+    def watch(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal num_inserts
+        num_inserts += statement.startswith("INSERT INTO params")
+        if num_inserts == 2:
+            kill_self()
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", watch)
+
+
+def mid_report() -> None:
+    original = mlflow.MlflowClient.log_artifacts
+
+    def log_artifacts(self: Any, run_id: str, folder: str, artifact_path: Any = None) -> None:
+        if artifact_path == "report":
+            kill_self()
+        original(self, run_id, folder, artifact_path)
+
+    mlflow.MlflowClient.log_artifacts = log_artifacts
+
+
+def while_a_worker_starts() -> None:
+    """Kill when the server has been asked for the second cell's worker; two looked around before."""
+    original = workers.Forkserver._start
+    calls = 0
+
+    def start(self: workers.Forkserver, connection: socket, stderr: Any) -> None:
+        nonlocal calls
+        calls += 1
+        original(self, connection, stderr)
+        if calls == 4:
+            kill_self()
+
+    workers.Forkserver._start = start  # type: ignore[method-assign]
+
+
+def as_it_starts() -> None:
+    original = worker_module.serve
+
+    def serve(line: bytes, *rest: Any) -> None:
+        if b'"cell":{' in line and b'"batch_size":%d,' % SECOND_BATCH_SIZE in line:
+            kill_self()
+        original(line, *rest)
+
+    worker_module.serve = serve
+
+
+def before_it_answers() -> None:
+    original = worker_module.execute
+
+    def execute(job: Any, *rest: Any) -> Record:
+        record = original(job, *rest)
+        if job.cell.batch_size == SECOND_BATCH_SIZE:
+            kill_self()
+        return record
+
+    worker_module.execute = execute
+
+
+def mid_answer() -> None:
+    original = worker_module.serve
+
+    def serve(line: bytes, send: Callable[[bytes], None], *rest: Any) -> None:
+        def half(answer: bytes) -> None:
+            if Victim.batch_size == SECOND_BATCH_SIZE and b'"record":{' in answer:
+                send(answer[: len(answer) // 2])
+                kill_self()
+            send(answer)
+
+        original(line, half, *rest)
+
+    worker_module.serve = serve
+
+
+PARENT_POINTS: dict[str, Callable[[], None]] = {
+    "in a timed window": lambda: in_a_window(Victim.kill_parent),
+    "while a worker starts": while_a_worker_starts,
+    "mid-journal": mid_journal,
+    "between journal and MLflow": lambda: at(logbook.MlflowLogbook, "log", 2, kill_self),
+    "MLflow: a run begun": lambda: at(mlflow.MlflowClient, "log_batch", 2, kill_self),
+    "MLflow: in a transaction": mid_transaction,
+    "MLflow: a run all but ended": lambda: at(mlflow.MlflowClient, "set_terminated", 2, kill_self),
+    "while the report is logged": mid_report,
+}
+WORKER_POINTS: dict[str, Callable[[], None]] = {
+    "in a timed window": lambda: in_a_window(kill_self),
+    "as it starts": as_it_starts,
+    "before it answers": before_it_answers,
+    "mid-answer": mid_answer,
+}
+
+
+def patch_always() -> None:
+    """Let the server be forked, and leave out peaks and figures."""
+    workers._python = fork_server  # type: ignore[assignment]
+    session.Session._peaks = lambda *_: None  # type: ignore[method-assign]
+    session.write_report = write_page
+    original = worker_module.execute
+
+    def execute(job: Any, *rest: Any) -> Any:
+        Victim.batch_size = job.cell.batch_size
+        return original(job, *rest)
+
+    worker_module.execute = execute
+
+
+def write_page(folder: Any) -> Path:
+    page = Path(folder) / "report" / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text("<p>no figures")
+    return page
+
+
+class Forked:
+    """A forked child, as `subprocess.Popen` shows one."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or PATIENCE_SECONDS)
+        while self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or PATIENCE_SECONDS)
+            else:
+                time.sleep(0.002)
+        return self._status
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def fork_server(_module: str, connection: socket, *, stderr: int) -> Forked:
+    """Start the fork server as `workers._python` does, but by a fork: all is imported already."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return Forked(pid)
+    with dying():
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        variables = workers.worker_variables(os.environ)
+        os.environ.clear()
+        os.environ.update(variables)
+        os.dup2(stderr, 1)
+        fd = os.dup2(connection.fileno(), 3)
+        os.closerange(fd + 1, MAX_FDS)
+        server._SERVER_PID = os.getpid()
+        sys.argv = ["server", str(fd), str(parent)]
+        server.main()
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def dying() -> Iterator[None]:
+    """End this process, a fork, with what comes of it; never come back."""
+    status = 99
+    try:
+        yield
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 (the last frame of a fork)
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+# The torturer.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torture:
+    """A folder with a store, in which each round runs, kills and resumes a sweep of its own."""
+
+    folder: Path
+
+    def start(self, seed: int, *options: str, point: Callable[[], None] | None = None) -> Forked:
+        """Start the sweep of `seed` in a fork, armed with `point`."""
+        pid = os.fork()
+        if pid:
+            return Forked(pid)
+        with dying():
+            os.setsid()
+            os.chdir(self.folder)
+            log = os.open("torture.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            patch_always()
+            Victim.parent = os.getpid()
+            if point is not None:
+                point()
+            sys.argv = ["cnnbench", "run", "--profile", "torture.toml", "--seed", str(seed)]
+            sys.argv += options
+            cli.main()
+        raise AssertionError
+
+    def resume_and_check(self, seed: int, *, num_failures: int | None) -> None:
+        """Go on with the sweep and compare what came of it; `None`: failures may be recorded."""
+        status = self.start(seed, "--retry-failed").wait()
+        if status:
+            fail(f"the resumed sweep ended with status {status}")
+        expect_no_process()
+        checker = os.fork()
+        if checker == 0:
+            with dying():
+                check(self.folder, seed, num_failures=num_failures)
+        if Forked(checker).wait():
+            fail("journal and MLflow are not as they should be")
+
+    def kill_parent_at(self, seed: int, point: Callable[[], None]) -> None:
+        status = self.start(seed, point=point).wait()
+        if status != -signal.SIGKILL:
+            fail(f"the point was not reached: status {status}")
+        expect_no_process()
+        self.resume_and_check(seed, num_failures=0)
+
+    def kill_parent_after(self, seed: int, seconds: float) -> None:
+        sweep = self.start(seed)
+        time.sleep(seconds)
+        sweep.kill()
+        sweep.wait()
+        expect_no_process()
+        self.resume_and_check(seed, num_failures=0)
+
+    def kill_worker_at(self, seed: int, point: Callable[[], None]) -> None:
+        status = self.start(seed, point=point).wait()
+        if status != 1:
+            fail(f"a sweep with a killed worker ended with status {status}, not 1")
+        expect_no_process()
+        self.resume_and_check(seed, num_failures=1)
+
+    def kill_worker_after(self, seed: int, seconds: float) -> None:
+        """Kill the worker that runs after `seconds`, or the first to start after that."""
+        sweep = self.start(seed)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline or not (found := grandchildren(sweep.pid)):
+            if os.waitid(os.P_PID, sweep.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break  # too late: the sweep had ended
+            time.sleep(0.001)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(found.pop(), signal.SIGKILL)
+        sweep.wait()
+        expect_no_process()
+        self.resume_and_check(seed, num_failures=None)
+
+
+def grandchildren(pid: int) -> set[int]:
+    """Return the processes under the children of `pid`: the workers."""
+    with contextlib.suppress(OSError):
+        below = descendants(pid)
+        return {one for one in below if one not in _children(pid)}
+    return set()
+
+
+def _children(pid: int) -> set[int]:
+    return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def expect_no_process() -> None:
+    """Wait until no process is left: whose parent has died becomes a child of this one."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if time.monotonic() > deadline:
+            left = sorted(descendants(os.getpid()))
+            fail(f"processes {left} are left {PATIENCE_SECONDS:.0f} s after the kill")
+        if not pid:
+            time.sleep(0.005)
+
+
+def check(folder: Path, seed: int, *, num_failures: int | None) -> None:
+    """Compare the journal of the sweep of `seed` with what it should hold, and with MLflow."""
+    (sweep,) = {
+        path.parent
+        for path in (folder / RESULTS).glob(f"*/{NAME}")
+        if any(record.cell.seed == seed for record in load(path.parent))
+    }
+    records = list(load(sweep))
+    assert [record.status for record in records] == ["completed"] * 3, records
+    lines = (sweep / NAME).read_bytes().splitlines()
+    if num_failures is not None:
+        assert len(lines) == 3 + num_failures, len(lines)
+    completed = Counter(line[:200] for line in lines if b'"status":"completed"' in line)
+    assert sum(completed.values()) == 3
+    os.chdir(folder)
+    tracker = open_store(None, RESULTS, create=False)
+    (experiment,) = tracker.client.search_experiments(filter_string="name LIKE 'cnnbench/%'")
+    runs = list(tracker.client.search_runs([experiment.experiment_id], max_results=1000))
+    tracker.close()
+    running = [run.info.run_name for run in runs if run.info.status == "RUNNING"]
+    assert not running, running
+    ours = [run for run in runs if run.data.tags.get("sweep_id") == sweep.name]
+    kinds = Counter(run.data.tags["kind"] for run in ours)
+    assert (kinds["cell"], kinds["sweep"]) == (3, 1), kinds
+    logged = {run.data.tags["cell_hash"]: run for run in ours if run.data.tags["kind"] == "cell"}
+    for record in records:
+        run = logged[record.cell_hash]
+        row = record.row()
+        assert run.info.status == "FINISHED", run.info
+        assert run.info.start_time == round(record.started_at * 1000)
+        known = {name: row[name] for name in METRIC_COLUMNS if row[name] is not None}
+        assert {name: run.data.metrics[name] for name in known} == known
+        assert run.data.params["batch_size"] == str(record.cell.batch_size)
+
+
+def rounds(
+    torture: Torture, arguments: argparse.Namespace, seconds: float
+) -> Iterator[tuple[str, Callable[[int], None]]]:
+    """Yield what to do, by its name; `seconds` is what an undisturbed sweep takes."""
+    chance = random.Random(arguments.seed)  # noqa: S311 (moments, no secrets)
+    for kind, points, kill_at, kill_after in (
+        ("parent", PARENT_POINTS, torture.kill_parent_at, torture.kill_parent_after),
+        ("worker", WORKER_POINTS, torture.kill_worker_at, torture.kill_worker_after),
+    ):
+        wanted = len(points) if arguments.points else getattr(arguments, f"{kind}s")
+        for name, point in list(points.items())[:wanted]:
+            yield f"{kind} {name}", lambda seed, kill=kill_at, point=point: kill(seed, point)
+        for _ in range(wanted - len(points)):
+            delay = chance.uniform(0, seconds)
+            yield (
+                f"{kind} after {delay:.3f} s",
+                lambda seed, kill=kill_after, delay=delay: kill(seed, delay),
+            )
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> int:
+    """Do all rounds and say what came of each; return how many failed."""
+    (folder / "torture.toml").write_text(PROFILE)
+    torture = Torture(folder=folder)
+    seconds = []
+    for seed in (0, 1):  # the first also makes the store and prepares the data
+        started = time.monotonic()
+        status = torture.start(seed).wait()
+        seconds.append(time.monotonic() - started)
+        if status:
+            say(f"the undisturbed sweep ended with status {status}: see {folder}/torture.log")
+            return 1
+    say(f"an undisturbed sweep of 3 cells: {seconds[1]:.2f} s")
+    num_failed = 0
+    for seed, (name, work) in enumerate(rounds(torture, arguments, seconds[1]), start=2):
+        started, result = time.monotonic(), "nothing lost"
+        try:
+            work(seed)
+        except (LostError, subprocess.TimeoutExpired) as error:
+            result = f"FAILED: {error}"
+            num_failed += 1
+            for pid in descendants(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            expect_no_process()
+        say(f"{seed - 1:3} {name:34} {result} ({time.monotonic() - started:.1f} s)")
+    say(f"{seed - 1} kills, {num_failed} failed")
+    return num_failed
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Read the command line, torture, and return an exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", action="store_true", help="one kill of each chosen moment")
+    parser.add_argument("--parents", type=int, default=NUM_KILLS, help="kills of the parent")
+    parser.add_argument("--workers", type=int, default=NUM_KILLS, help="kills of a worker")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    arguments = parser.parse_args(given)
+    for name in ("cnnbench.analysis.frame", *server.PRELOADED):
+        importlib.import_module(name)
+    if (num_threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
+        sys.exit(f"this process has {num_threads} threads and may not fork")
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        os.environ["HOME"] = folder
+        status = int(run(arguments, Path(folder)) > 0)
+        if status:
+            sys.stderr.write((Path(folder) / "torture.log").read_text()[-20000:])
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
