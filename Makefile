@@ -62,6 +62,10 @@ check: test lint ## Run the tests, then the lint
 bench-harness: setup ## Measure cnnbench itself into results/local/harness.csv
 	@$(RUN) -m bench.harness $(ARGS)
 
+.PHONY: torture
+torture: setup ## Kill sweeps and their workers fifty times, and check that nothing is lost (minutes)
+	@$(RUN) tests/torture.py $(ARGS)
+
 .PHONY: gpu-evidence
 gpu-evidence: setup ## Do all that needs a GPU, in stages, into results/reference/ (DEVICE=cpu rehearses)
 	@$(RUN) -m bench.gpu_evidence --device $(DEVICE) $(ARGS)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from cnnbench.cell import Cell, Recipe
 from cnnbench.environment import DatasetInfo, Environment
 from cnnbench.measurement import Memory, Profile, Window
 from cnnbench.record import Epoch, Fit, Record
+from cnnbench.results import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STARTED_AT = 1_760_000_000.125
 GIT_COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -137,3 +143,14 @@ def sample_record(**changes: Any) -> Record:
         stderr_tail="a warning\n",
     )
     return replace(record, **changes)
+
+
+def write_surroundings(sweep: Path) -> None:
+    """Write the `environment.json` of a sweep of these records."""
+    surroundings = {
+        **asdict(sample_environment()),
+        "dataset": asdict(sample_dataset()),
+        "command": "cnnbench run --profile quick",
+        "profile": "quick",
+    }
+    (sweep / ENVIRONMENT).write_bytes(msgspec.json.encode(surroundings))

@@ -172,9 +172,14 @@ def test_a_store_that_refuses_costs_no_cell_and_is_caught_up_with_later(
         patch.setattr(tracking.SweepLog, "finish", refuse)
         records = run_inline(tracking_uri=None, observer=observer)
     assert [record.status for record in records] == ["completed"]
-    cell, report = observer.warnings
-    assert cell.startswith(f"{records[0].cell.name} is in the journal, not in MLflow (the server")
-    assert report.endswith("not in MLflow (the server is gone)")
+    outage, end = observer.warnings
+    assert outage == "MLflow does not take records (the server is gone); they wait in the journal"
+    results = place / "results" / "local"
+    command = f"cnnbench sync --results-dir {results} {records[0].sweep_id}"
+    assert end == (
+        f"not all of {records.folder} is in MLflow (the server is gone). Later: {command}"
+    )
+    assert records.num_unlogged == 2  # the cell's run and the sweep's own
     caught_up = Noting()
     assert list(run_inline(tracking_uri=None, observer=caught_up)) == list(records)
     assert caught_up.cells == []

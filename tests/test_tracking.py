@@ -7,11 +7,14 @@ import math
 import multiprocessing
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,10 +28,11 @@ from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialTables
 from sqlalchemy import create_engine
 
-from cnnbench import tracking
+from cnnbench import owner, tracking
 from cnnbench.cell import Cell, plain_text
 from cnnbench.environment import Environment
 from cnnbench.errors import StoreError
+from cnnbench.owner import Owner
 from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES, Epoch, Fit, Record
 from cnnbench.tracking import SweepLog, Tracker, open_store
 from mlflow_server import free_port, mlflow_server
@@ -132,6 +136,7 @@ def test_each_cell_is_one_flat_run_with_exactly_the_names_of_the_contract(
         for name in (
             *("kind", "sweep_id", "cell_hash", "status", "validity", "device", "git_commit"),
             *("environment_hash", "effective_precision", "stop_reason", "diagnosis"),
+            *("host", "pid", "process_start"),
         )
     }
     assert "tags.mlflow.parentRunId" not in columns
@@ -369,8 +374,94 @@ def test_reconciling_leaves_complete_runs_without_a_record_and_the_sweeps_run(
     record = sample_record()
     sweep.log(record)
     sweep.finish([record])
-    assert sweep.reconcile([]) == tracking.Reconciled()
+    assert sweep.reconcile([]) == tracking.Reconciled(is_finished=True)
     assert kinds(sweep) == [("cell", "FINISHED"), ("sweep", "FINISHED")]
+
+
+def test_a_sweeps_own_run_must_have_ended_after_its_last_record(sweep: SweepLog) -> None:
+    record = sample_record()
+    assert not sweep.reconcile([record]).is_finished
+    sweep.finish([record])
+    assert sweep.reconcile([record]).is_finished
+    later = sample_record(cell=sample_cell(seed=1), finished_at=time.time() + 1000)
+    sweep.log(later)
+    assert not sweep.reconcile([record, later]).is_finished
+
+
+@pytest.fixture
+def other_process() -> Iterator[Owner]:
+    """A living process of this machine that is not this one."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        start = owner._start(process.pid)  # noqa: SLF001 (as that process would see itself)
+        assert start
+        yield Owner(host=socket.gethostname(), pid=process.pid, start=start)
+        process.communicate(b"\n")
+
+
+def leave_running(sweep: SweepLog, writer: Owner, *, sweep_id: str, kind: str = "cell") -> str:
+    """Do what `writer` does that has begun to log a cell of `sweep_id`."""
+    tags = {
+        "kind": kind,
+        "sweep_id": sweep_id,
+        "cell_hash": sample_record().cell_hash,
+        "host": writer.host,
+        "pid": str(writer.pid),
+        "process_start": writer.start,
+    }
+    run = sweep.tracker.client.create_run(sweep.experiment_id, tags=tags)
+    return str(run.info.run_id)
+
+
+def test_what_dead_processes_left_running_is_closed_and_what_living_ones_write_is_not(
+    sweep: SweepLog, other_process: Owner
+) -> None:
+    dead = replace(other_process, start="another boot")
+    far = replace(dead, host="elsewhere")
+    left = leave_running(sweep, dead, sweep_id="quick-other")
+    own = leave_running(sweep, dead, sweep_id="quick-other", kind="sweep")
+    begun = leave_running(sweep, other_process, sweep_id="quick-other")
+    here = leave_running(sweep, other_process, sweep_id=SWEEP_ID)
+    away = leave_running(sweep, far, sweep_id="quick-other")
+    assert sweep.reconcile([]).superseded == (left,)
+    runs = {run.info.run_id: run for run in all_runs(sweep)}
+    assert runs[left].info.status == runs[own].info.status == "KILLED"
+    assert runs[left].data.tags["kind"] == "superseded"
+    assert runs[own].data.tags["kind"] == "sweep"
+    for run_id in (begun, here, away):
+        assert runs[run_id].info.status == "RUNNING"
+        assert runs[run_id].data.tags["kind"] == "cell"
+
+
+def test_files_outside_a_cells_own_folder_are_never_logged(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    record = sample_record(artifacts=("trace.json.gz", "../../secret", "link", "/etc/hostname"))
+    folder = tmp_path / "artifacts" / record.cell_hash
+    folder.mkdir(parents=True)
+    (folder / "trace.json.gz").write_text("ours")
+    (tmp_path / "secret").write_text("a secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    sweep = open_sweep(tracker, artifacts_dir=tmp_path / "artifacts")
+    run_id = sweep.log(record)
+    names = {file.path for file in tracker.client.list_artifacts(run_id)}
+    assert names & {"trace.json.gz", "secret", "link", "hostname"} == {"trace.json.gz"}
+    sweep = open_sweep(tracker, artifacts_dir=tmp_path / "artifacts" / record.cell_hash)
+    run_id = sweep.log(replace(record, cell_hash="..", artifacts=("secret", "trace.json.gz")))
+    names = {file.path for file in tracker.client.list_artifacts(run_id)}
+    assert not names & {"trace.json.gz", "secret"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://token@host:5000", "http://***@host:5000"),
+        ("http://me:p@ss/w@host", "http://***@host"),
+        ("postgresql://me:secret@host/db?password=secret", "postgresql://***@host/db?***"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+    ],
+)
+def test_an_address_is_shown_without_what_it_holds_of_secrets(uri: str, shown: str) -> None:
+    assert tracking._shown(uri) == shown  # noqa: SLF001 (part of every message)
 
 
 def test_reconciling_fills_an_empty_store_from_the_journal(sweep: SweepLog) -> None:
@@ -628,7 +719,7 @@ def test_a_missing_database_driver_is_named_and_no_password(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="needs the Python package 'psycopg") as refusal:
         open_store("postgresql://me:secret@127.0.0.1/mlflow", tmp_path)
     assert "secret" not in str(refusal.value)
-    assert "me:***@127.0.0.1" in str(refusal.value)
+    assert "//***@127.0.0.1" in str(refusal.value)
 
 
 @pytest.mark.timeout(60)

@@ -521,7 +521,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             expect_no_process()
-        say(f"{seed - 1:3} {name:34} {result} ({time.monotonic() - started:.1f} s)")
+        say(f"{seed - 1:3} {name:36} {result} ({time.monotonic() - started:.1f} s)")
     say(f"{seed - 1} kills, {num_failed} failed")
     return num_failed
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cnnbench.errors import StoreError
-from cnnbench.sweep.journal import NAME, Journal, read_journal
+from cnnbench.errors import DiskError, StoreError
+from cnnbench.sweep.journal import NAME, Journal, keep_still, read_journal
 from sample_records import sample_cell, sample_fit, sample_record
 
 if TYPE_CHECKING:
@@ -71,17 +71,15 @@ def test_a_journal_torn_anywhere_in_its_last_line_keeps_every_record_before(
     write(path, [kept, torn])
     data = path.read_bytes()
     start = data.index(b"\n") + 1
-    for end in (
-        start,
-        start + 1,
-        start + 2,
-        (start + len(data)) // 2,
-        len(data) - 2,
-        len(data) - 1,
-    ):
+    for end in range(start, len(data)):
         path.write_bytes(data[:end])
         assert read_journal(path) == [kept]
-        write(path, [new])
+        if end in {start, len(data) - 1} or end % 997 == 0:
+            write(path, [new])
+        else:
+            with Journal(path):
+                assert path.read_bytes() == data[:start]
+            continue
         assert read_journal(path) == [kept, new]
         assert path.read_bytes()[:start] == data[:start]
 
@@ -116,6 +114,23 @@ def test_a_second_writer_is_refused_until_the_first_lets_go(tmp_path: Path) -> N
         pass
 
 
+def test_whoever_copies_a_journal_keeps_writers_away_and_other_readers_not(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    write(path, records_of(64))
+    with Journal(path):
+        assert keep_still(path) is None
+    first, second = keep_still(path), keep_still(path)
+    assert first is not None
+    assert second is not None
+    first.close()
+    with pytest.raises(StoreError, match="another cnnbench is writing"):
+        Journal(path)
+    second.close()
+    write(path, records_of(128))
+    with pytest.raises(StoreError, match="cannot read the journal"):
+        keep_still(tmp_path / "none")
+
+
 def test_a_record_that_the_disk_refuses_is_an_error_and_cut_off_by_the_next(
     tmp_path: Path,
 ) -> None:
@@ -123,7 +138,7 @@ def test_a_record_that_the_disk_refuses_is_an_error_and_cut_off_by_the_next(
     first, second, third = records_of(64, 128, 256)
     write(path, [first])
     with (
-        pytest.raises(StoreError, match=f"cannot write {path}: File too large"),
+        pytest.raises(DiskError, match=f"cannot write {path}: File too large"),
         Journal(path) as journal,
         largest_file(path.stat().st_size + 100),
     ):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cnnbench import errors
 from cnnbench.cell import Cell
-from cnnbench.errors import CnnbenchError, DataError, WorkerError
+from cnnbench.errors import CheckError, CnnbenchError, DataError, WorkerError
 from cnnbench.job import (
     Answer,
     CellJob,
@@ -22,7 +23,16 @@ from cnnbench.job import (
     Refusal,
 )
 from cnnbench.sweep.plan import Plan, make_plan
-from cnnbench.sweep.run import Observer, check, examine, find_peaks, look, run_cells
+from cnnbench.sweep.run import (
+    CHECK_SECONDS,
+    DOWNLOAD_SECONDS,
+    Observer,
+    check,
+    examine,
+    find_peaks,
+    look,
+    run_cells,
+)
 from cnnbench.sweep.workers import Launcher, Outcome
 from sample_records import sample_dataset, sample_environment, sample_record
 
@@ -207,8 +217,22 @@ def test_a_preflight_whose_worker_dies_says_how_and_its_last_line() -> None:
     )
     with pytest.raises(WorkerError) as error:
         check(launcher, PREFLIGHT)
-    assert str(error.value) == "the worker was killed by SIGKILL. last words"
-    assert launcher.requests[0][1] is None
+    assert str(error.value) == "the worker was killed by SIGKILL, while timing. last words"
+    assert error.value.exit_code == 2
+
+
+def test_a_preflight_has_a_time_limit_that_grows_with_its_models() -> None:
+    late = outcome(death="took longer than 9 s", timed_out=True)
+    launcher = Scripted(late, late, late)
+    three = replace(PREFLIGHT, models=(("a", "none"), ("b", "none"), ("c", "none")))
+    with pytest.raises(CheckError, match="the check took longer than 9 s, while timing"):
+        check(launcher, PREFLIGHT)
+    with pytest.raises(CheckError):
+        check(launcher, three, model_seconds=5.0)
+    with pytest.raises(CheckError):
+        check(launcher, replace(three, download=True), model_seconds=5.0)
+    limits = [seconds for _, seconds in launcher.requests]
+    assert limits == [CHECK_SECONDS, 20.0, 20.0 + DOWNLOAD_SECONDS]
 
 
 def test_an_answer_to_another_question_is_an_error() -> None:

@@ -9,30 +9,32 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cnnbench.cell import Cell, Timing
 from cnnbench.errors import ArchitectureError, UnknownNameError, WorkerError
-from cnnbench.job import CellJob, Preflight, Request
-from cnnbench.sweep.plan import make_plan
-from cnnbench.sweep.run import Observer, check, look, run_cells
-from cnnbench.sweep.workers import ISOLATIONS, Forkserver, launcher, worker_variables
+from cnnbench.job import Request
+from cnnbench.sweep.run import check, look
+from cnnbench.sweep.workers import (
+    ISOLATIONS,
+    Forkserver,
+    launcher,
+    proxy_variables,
+    worker_variables,
+)
 from processes import descendants, is_running, wait_for, wait_until_ended
+from shop import Shop, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cnnbench.job import Progress, Ready
-    from cnnbench.record import Record
-    from cnnbench.sweep.workers import Launcher
+    from cnnbench.job import Progress
 
-TIMING = Timing(window_seconds=0.001, min_windows=2, max_windows=2, limit_seconds=1, warmup_steps=1)
+MODULE = "models_for_workers"
 MODELS = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -74,57 +76,6 @@ def raises(num_classes):
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shop:
-    """A launcher with what the preflight found, in a folder of models that misbehave."""
-
-    workers: Launcher
-    ready: Ready
-    folder: Path
-
-    def run(self, model: str, *, timeout_seconds: float | None = None) -> Record:
-        """Run one cell of `model` to its end."""
-        records: list[Record] = []
-        run_cells(
-            self.workers,
-            [self.job(f"models_for_workers:{model}")],
-            self.ready.environment,
-            timeout_seconds=timeout_seconds,
-            observer=Observer(),
-            keep=records.append,
-        )
-        return records[0]
-
-    def job(self, architecture: str) -> CellJob:
-        """Return the job of one short cell."""
-        cell = Cell(architecture=architecture, dataset="synthetic(num_images=64)", timing=TIMING)
-        ready = replace(self.ready, model_digests={architecture: ""})
-        plan = make_plan("test", [cell], ready)
-        return CellJob(
-            cell=plan.cells[0],
-            dataset=ready.dataset,
-            device="cpu",
-            sweep_id=plan.sweep_id,
-            environment_hash=plan.environment_hash(plan.cells[0]),
-        )
-
-    def told(self, name: str = "told.json") -> Any:
-        """Return what a model has written down."""
-        return json.loads((self.folder / name).read_text())
-
-
-def preflight(folder: Path, *models: str) -> Preflight:
-    return Preflight(
-        device="cpu",
-        dataset="synthetic(num_images=64)",
-        data_dir=str(folder),
-        cache_dir=str(folder),
-        download=False,
-        image_size=8,
-        models=tuple((model, "none") for model in models),
-    )
-
-
 def num_open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -149,7 +100,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def shop(models: Path) -> Iterator[Shop]:
     before = descendants(os.getpid())
     with launcher("forkserver") as workers:
-        yield Shop(workers=workers, ready=check(workers, preflight(models)), folder=models)
+        ready = check(workers, preflight(models))
+        yield Shop(workers=workers, ready=ready, folder=models, module=MODULE)
         started = descendants(os.getpid()) - before
         assert started
     wait_until_ended(started)
@@ -246,28 +198,45 @@ def test_progress_is_heard_while_a_cell_runs(shop: Shop) -> None:
     assert "timing" in phases
 
 
-def test_a_server_that_dies_takes_its_workers_along_and_is_named(shop: Shop) -> None:
-    before = descendants(os.getpid())
-    (shop.folder / "pids.json").unlink(missing_ok=True)
-    with Forkserver() as workers:
-        workers.wait_until_ready()
-        (pid,) = descendants(os.getpid()) - before
+def test_a_server_that_dies_costs_the_running_cell_alone(shop: Shop) -> None:
+    for model in ("net", "has_child(hangs=True)"):
+        (shop.folder / "pids.json").unlink(missing_ok=True)
+        (server,) = {pid for pid in descendants(os.getpid()) if is_server(pid)}
 
-        def kill() -> None:
+        def kill(server: int = server) -> None:
             wait_for((shop.folder / "pids.json").exists, said="the cell")
-            os.kill(pid, signal.SIGKILL)
+            os.kill(server, signal.SIGKILL)
 
+        if model == "net":  # between two cells: none is lost
+            os.kill(server, signal.SIGKILL)
+            wait_until_ended([server])
+            assert shop.run(model).status == "completed"
+            continue
         thread = threading.Thread(target=kill)
         thread.start()
-        request = Request(cell=shop.job("models_for_workers:has_child(hangs=True)"))
-        for _ in range(2):  # in the middle of a cell, and before the next
-            with pytest.raises(WorkerError, match="the fork server was killed by SIGKILL"):
-                workers.run(request, on_progress=lambda _: None, timeout_seconds=None)
+        record = shop.run(model)
         thread.join()
-        worker, child = shop.told("pids.json")
-        wait_until_ended([worker])
-        with suppress(ProcessLookupError):  # a grandchild outlives a server that is killed
-            os.kill(child, signal.SIGKILL)
+        assert record.status == "failed"
+        assert record.error is not None
+        assert record.error.startswith("the fork server was killed by SIGKILL")
+        wait_until_ended(shop.told("pids.json"))
+    assert shop.run("net").status == "completed"
+
+
+def is_server(pid: int) -> bool:
+    return b"cnnbench.sweep.server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+def test_a_server_that_cannot_start_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        Forkserver() as workers,
+        pytest.raises(WorkerError, match="the fork server ended with status 7"),
+    ):
+        check(workers, preflight(models))
 
 
 def test_a_server_that_is_not_ready_yet_can_be_closed_at_once() -> None:
@@ -296,7 +265,7 @@ def test_spawned_workers_behave_as_forked_ones_do(
 ) -> None:
     num_files = num_open_files()
     with launcher("spawn") as workers:
-        spawning = Shop(workers=workers, ready=shop.ready, folder=shop.folder)
+        spawning = replace(shop, workers=workers)
         record = spawning.run("has_child(tells=True)")
         assert record.status == "completed"
         told = spawning.told()
@@ -320,7 +289,7 @@ def test_spawned_workers_behave_as_forked_ones_do(
 def test_inline_runs_in_this_very_process(shop: Shop) -> None:
     with launcher("inline") as workers:
         assert look(workers, "cpu").device == shop.ready.environment.device
-        inline = Shop(workers=workers, ready=shop.ready, folder=shop.folder)
+        inline = replace(shop, workers=workers)
         assert inline.run("tells").status == "completed"
         assert inline.told()["pid"] == os.getpid()
 
@@ -342,6 +311,8 @@ def test_only_variables_on_the_list_reach_a_worker() -> None:
         "HF_TOKEN": "secret",
         "LD_PRELOAD": "libsecret.so",
         "PYTHONPATH": "elsewhere",
+        "https_proxy": "http://me:secret@proxy",
+        "HTTP_PROXY": "http://me:secret@proxy",
     }
     kept = worker_variables(given)
     assert "secret" not in "".join(kept.values())
@@ -349,6 +320,17 @@ def test_only_variables_on_the_list_reach_a_worker() -> None:
     assert kept["HOME"] == "/home/me"
     # A worker finds the modules that this process finds.
     assert kept["PYTHONPATH"].split(os.pathsep) == [path or str(Path.cwd()) for path in sys.path]
+
+
+def test_proxies_are_there_while_data_and_weights_are_fetched_and_at_no_other_time(
+    shop: Shop,
+) -> None:
+    proxies = {"https_proxy": "http://me:secret@proxy"}
+    assert proxy_variables({**proxies, "HOME": "/", "TOKEN": "secret"}) == proxies
+    check(shop.workers, preflight(shop.folder, f"{MODULE}:tells", proxies=proxies))
+    assert shop.told()["env"]["https_proxy"] == "http://me:secret@proxy"
+    assert shop.run("tells").status == "completed"
+    assert "https_proxy" not in shop.told()["env"]
 
 
 def test_a_server_with_a_second_thread_refuses_to_fork(tmp_path: Path) -> None:
