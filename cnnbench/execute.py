@@ -16,6 +16,7 @@ import torch
 
 from cnnbench import clock
 from cnnbench.architectures import is_frozen
+from cnnbench.architectures.pretrained import expect_unchanged
 from cnnbench.errors import CnnbenchError, UnsupportedError
 from cnnbench.job import EXTRAS, Progress
 from cnnbench.measure.collect import cpu_name
@@ -156,6 +157,8 @@ def _profile_and_fit(
     report(Progress(phase="setting up"))
     device = torch.device(job.device)
     found.meter = memory_meter(device, gpu)
+    if job.weights_sha256:
+        expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
     bench = set_up(job.cell, job.dataset, device)
     found.values["flags"] = numeric_flags()
     if bench.missing_weights:

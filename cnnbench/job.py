@@ -38,13 +38,15 @@ class Preflight:
 class Ready:
     """What the preflight found, and `notes` that the user should read.
 
-    `model_digests` tells by architecture when foreign code or a weights file has changed.
+    `model_digests` tells by architecture when foreign code or a weights file has changed, and
+    `weights_sha256s` has the SHA-256 of each of the user's own weights files, by what names it.
     """
 
     environment: Environment
     dataset: DatasetInfo
     model_digests: dict[str, str]
     notes: tuple[str, ...] = ()
+    weights_sha256s: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ class Finding:
 class CellJob:
     """Train and profile one cell.
 
-    `device_uuid` is what NVML knows the GPU by. Without `peaks` nothing is held against a roofline.
+    `device_uuid` is what NVML knows the GPU by. `weights_sha256` is what the user's own weights file, if the
+    cell has one, had before the first cell. Without `peaks` nothing is held against a roofline.
     Files that the cell leaves (those of `extras`, a snapshot when memory runs out) go to `folder`;
     where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
     for its turn before each timed window and before whatever follows them.
@@ -98,6 +101,7 @@ class CellJob:
     folder: str = ""
     extras: tuple[str, ...] = ()
     takes_turns: bool = False
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

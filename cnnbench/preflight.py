@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from contextlib import contextmanager, nullcontext
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cnnbench import architectures
+from cnnbench.architectures.pretrained import sha256_of
 from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
 from cnnbench.job import Progress, Ready
@@ -46,6 +46,7 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
     environment = collect_environment(device)
     notes: list[str] = []
     digests: dict[str, str] = {}
+    own_files: dict[str, str] = {}
     with _proxies(job.proxies):
         report(Progress(phase=f"preparing {job.dataset}"))
         dataset = prepare(
@@ -59,12 +60,15 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
             report(Progress(phase=f"trying {architecture}"))
             weights, remarks = _try_model(architecture, asked_weights, job, dataset)
             digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
+            if weights is not None and weights.sha256 is None:
+                own_files[asked_weights] = _file_digest(weights)
             notes.extend(remarks)
     return Ready(
         environment=environment,
         dataset=dataset,
         model_digests=digests,
         notes=tuple(dict.fromkeys(notes)),
+        weights_sha256s=own_files,
     )
 
 
@@ -162,7 +166,4 @@ def _file_digest(file: WeightsFile | None) -> str:
     """Return what changes when the weights do: published ones are known by their checksum."""
     if file is None:
         return ""
-    if file.sha256:
-        return file.sha256
-    with file.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file.sha256 or sha256_of(file)

@@ -189,6 +189,7 @@ class Session:
             peaks=peaks,
             folder=str(artifacts_folder(folder, cell.hash)),
             extras=self.options.extras,
+            weights_sha256=ready.weights_sha256s.get(cell.recipe.weights, ""),
         )
 
     def _write_surroundings(self, folder: Path, ready: Ready, peaks: Peaks | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import fake_nvml
+from cnnbench import architectures
 from cnnbench import precision as modes
 from cnnbench.architectures.resnet import ResNet
 from cnnbench.checkpointing import FROZEN_NOTE
@@ -27,7 +29,7 @@ from cnnbench.precision import Precision
 from cnnbench.record import Record
 from cnnbench.stats import median_interval
 from cnnbench.validity import judge
-from sample_jobs import BRIEF, UNTIMED, job, tiny_cell, tiny_recipe
+from sample_jobs import BRIEF, TINY_CNN, UNTIMED, job, tiny_cell, tiny_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,6 +213,23 @@ def test_data_that_is_gone_fails_with_its_name_and_no_traceback(
     assert record.status == "failed"
     assert "/nowhere/digits.bin" in (record.error or "")
     assert capsys.readouterr().err == ""
+
+
+def test_weights_that_changed_since_they_were_checked_fail_by_name(
+    digits: DatasetInfo, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pt"
+    model = architectures.build(TINY_CNN, num_classes=10, image_size=16, weights="none")
+    torch.save(model.state_dict(), path)
+    cell = tiny_cell(recipe=tiny_recipe(epochs=0, weights=str(path)), timing=UNTIMED)
+    checked = hashlib.sha256(path.read_bytes()).hexdigest()
+    given = replace(job(cell, digits), weights_sha256=checked)
+    assert execute(given, lambda _: None).status == "completed"
+    torch.save({name: 0 * tensor for name, tensor in model.state_dict().items()}, path)
+    record = execute(given, lambda _: None)
+    assert record.status == "failed"
+    assert record.error is not None
+    assert record.error.startswith(f"the weights {path} have changed since they were checked")
 
 
 def test_a_rate_that_is_far_too_high_diverges_and_claims_no_accuracy(digits: DatasetInfo) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,8 @@ from cnnbench.preflight import find_device, preflight
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cnnbench.job import Progress
 
 SMALL = "simple_cnn(width=4,hidden=8)"
 
@@ -115,3 +118,19 @@ def test_auto_takes_the_gpu(tmp_path: Path) -> None:
     assert find_device("auto") == find_device("cuda") == torch.device("cuda", 0)
     ready = preflight(a_preflight(tmp_path, device="cuda:0"))
     assert ready.environment.device == torch.cuda.get_device_name(0)
+
+
+def test_the_users_own_weights_are_known_by_their_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "own.pt"
+    model = architectures.build(SMALL, num_classes=10, image_size=32, weights="none")
+    torch.save(model.state_dict(), path)
+    ready = preflight(a_preflight(tmp_path, (SMALL, str(path))))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert ready.weights_sha256s == {str(path): sha256}
+    assert ready.model_digests[SMALL].endswith(sha256)
+
+
+def test_what_is_looked_at_is_told_while_it_is(tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    preflight(a_preflight(tmp_path), heard.append)
+    assert [progress.phase for progress in heard] == ["preparing digits", f"trying {SMALL}"]

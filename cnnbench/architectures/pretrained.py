@@ -69,6 +69,35 @@ def find_published(url: str, sha256: str, *, download: bool) -> WeightsFile:
     return WeightsFile(path=path, sha256=sha256)
 
 
+def sha256_of(file: WeightsFile) -> str:
+    """Return the SHA-256 that `file` has now.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    try:
+        with file.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        msg = f"cannot read the weights {file.path}: {error.strerror}."
+        raise WeightsError(msg) from error
+
+
+def expect_unchanged(path: str, sha256: str) -> None:
+    """Refuse the user's weights file at `path` unless it still has the SHA-256 that it had.
+
+    Raises:
+        WeightsError: It is another file by now, or gone.
+    """
+    found = sha256_of(find_file(path))
+    if found != sha256:
+        msg = (
+            f"the weights {path} have changed since they were checked: their SHA-256 is {found}, "
+            f"not {sha256}. Run again to measure with them."
+        )
+        raise WeightsError(msg)
+
+
 def read(file: WeightsFile) -> dict[str, Tensor]:
     """Return the tensors of `file` by name, on the CPU. No code that the file may hold is run.
 
