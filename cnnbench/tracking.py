@@ -125,6 +125,7 @@ def open_store(uri: str | None, results_dir: Path, *, create: bool = True) -> Tr
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # What it would say, with a traceback, is raised and becomes the one line of a StoreError.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     results_dir = results_dir.absolute()
     uri = uri or _sqlite_uri(results_dir / "mlflow.db")
     artifacts = results_dir / "mlartifacts"

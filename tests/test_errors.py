@@ -6,7 +6,9 @@ import pytest
 
 from cnnbench import errors
 from cnnbench.errors import (
+    CheckError,
     CnnbenchError,
+    DiskError,
     UnknownNameError,
     UnsupportedError,
     WorkerError,
@@ -46,8 +48,10 @@ def test_every_users_error_ends_with_status_2_but_a_workers_with_1() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, CnnbenchError)
     ]
-    assert {kind.exit_code for kind in kinds if not issubclass(kind, WorkerError)} == {2}
-    assert WorkerError.exit_code == 1
+    in_the_midst = (WorkerError, DiskError)
+    assert {kind.exit_code for kind in kinds if not issubclass(kind, in_the_midst)} == {2}
+    assert (WorkerError.exit_code, DiskError.exit_code) == (1, 1)
+    assert CheckError.exit_code == 2, "found before the first cell"
     assert all(kind.__doc__ for kind in kinds)
 
 

@@ -574,7 +574,7 @@ def test_sweeps_that_start_at_once_make_one_store(tmp_path: Path) -> None:
         starter.join()
     assert [starter.exitcode for starter in starters] == [0, 0, 0]
     sweep = open_sweep(open_store(None, tmp_path))
-    assert kinds(sweep) == [("cell", "FINISHED")] * 3
+    assert kinds(sweep) == [("cell", "FINISHED")] * 15
     sweep.tracker.close()
 
 
@@ -595,7 +595,10 @@ def test_a_kill_while_the_store_is_made_leaves_none_half_made(tmp_path: Path) ->
 def _start_and_log(results: Path, barrier: Any, number: int) -> None:
     barrier.wait()
     tracker = open_store(None, results)
-    open_sweep(tracker).log(sample_record(cell=sample_cell(seed=number)))
+    sweep = open_sweep(tracker)
+    assert sweep.reconcile([]).superseded == ()
+    for seed in range(5):
+        sweep.log(sample_record(cell=sample_cell(seed=10 * number + seed)))
     tracker.close()
 
 

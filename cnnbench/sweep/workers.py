@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     OnTurn = Callable[[], None]
 
 TERM_GRACE_SECONDS = 5.0
+KILL_GRACE_SECONDS = 30.0
 STDERR_TAIL_BYTES = 8192
 _READ_BYTES = 65536
 _STDERR = 2
@@ -206,7 +207,8 @@ class _Isolated(Launcher):
         self._signal(signal.SIGTERM)
         if not self._listen(talk, TERM_GRACE_SECONDS):
             self._signal(signal.SIGKILL)
-            self._listen(talk, None)
+            # What waits inside a driver whose GPU is gone cannot even be killed: it is left to itself.
+            self._listen(talk, KILL_GRACE_SECONDS)
 
     def _cause(self, timeout_seconds: float | None, *, timed_out: bool) -> str:
         """Say in words why the process gave no answer."""
@@ -414,7 +416,9 @@ class Spawn(_Isolated):
         if self._pidfd >= 0:
             # Before it is waited for: after that its number may be another's.
             self._signal(signal.SIGKILL)
-            self._status()
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(KILL_GRACE_SECONDS)
             os.close(self._pidfd)
             self._pidfd = -1
 
