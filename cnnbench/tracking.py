@@ -614,7 +614,8 @@ def _owner_tags() -> dict[str, str]:
 def _tells_of(run: Run, records: Iterable[Record]) -> bool:
     """Say whether the sweep's own run was completed after the last of `records` had ended."""
     last = max((record.finished_at for record in records), default=0.0)
-    return run.info.status == "FINISHED" and run.info.end_time >= _milliseconds(last)
+    is_over = run.info.status == "FINISHED"
+    return bool(is_over and run.info.end_time >= _milliseconds(last))
 
 
 def _milliseconds(seconds: float) -> int:

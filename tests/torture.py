@@ -25,6 +25,7 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,13 +36,15 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 import mlflow
 import sqlalchemy
 
+import cnnbench.execute as execute_module
 import cnnbench.worker as worker_module
 from cnnbench import cli, logbook, session
 from cnnbench.measure import timing
+from cnnbench.record import METRIC_COLUMNS
 from cnnbench.results import load
 from cnnbench.sweep import server, workers
 from cnnbench.sweep.journal import NAME, Journal
-from cnnbench.tracking import METRIC_COLUMNS, open_store
+from cnnbench.tracking import open_store
 from processes import descendants
 
 if TYPE_CHECKING:
@@ -105,6 +108,11 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def put(owner: Any, name: str, value: Any) -> None:
+    """Replace a part of the program, in this process and in those forked from it."""
+    setattr(owner, name, value)
+
+
 def at(owner: Any, name: str, number: int, kill: Callable[[], None]) -> None:
     """Let the call of that number of `owner.name` kill instead."""
     original = getattr(owner, name)
@@ -117,7 +125,7 @@ def at(owner: Any, name: str, number: int, kill: Callable[[], None]) -> None:
             kill()
         return original(*arguments, **options)
 
-    setattr(owner, name, patched)
+    put(owner, name, patched)
 
 
 def in_a_window(kill: Callable[[], None]) -> None:
@@ -136,8 +144,8 @@ def in_a_window(kill: Callable[[], None]) -> None:
             kill()
         return run(self, step, num_steps)
 
-    importlib.import_module("cnnbench.profiling").measure = measuring  # type: ignore[attr-defined]
-    timing.Stopwatch.run = running  # type: ignore[method-assign]
+    put(importlib.import_module("cnnbench.profiling"), "measure", measuring)
+    put(timing.Stopwatch, "run", running)
 
 
 def mid_journal() -> None:
@@ -152,7 +160,7 @@ def mid_journal() -> None:
             kill_self()
         original(self, record)
 
-    Journal.append = append  # type: ignore[method-assign]
+    put(Journal, "append", append)
 
 
 def mid_transaction() -> None:
@@ -176,7 +184,7 @@ def mid_report() -> None:
             kill_self()
         original(self, run_id, folder, artifact_path)
 
-    mlflow.MlflowClient.log_artifacts = log_artifacts
+    put(mlflow.MlflowClient, "log_artifacts", log_artifacts)
 
 
 def while_a_worker_starts() -> None:
@@ -191,7 +199,7 @@ def while_a_worker_starts() -> None:
         if calls == 4:
             kill_self()
 
-    workers.Forkserver._start = start  # type: ignore[method-assign]
+    put(workers.Forkserver, "_start", start)
 
 
 def as_it_starts() -> None:
@@ -202,11 +210,11 @@ def as_it_starts() -> None:
             kill_self()
         original(line, *rest)
 
-    worker_module.serve = serve
+    put(worker_module, "serve", serve)
 
 
 def before_it_answers() -> None:
-    original = worker_module.execute
+    original = execute_module.execute
 
     def execute(job: Any, *rest: Any) -> Record:
         record = original(job, *rest)
@@ -214,7 +222,7 @@ def before_it_answers() -> None:
             kill_self()
         return record
 
-    worker_module.execute = execute
+    put(worker_module, "execute", execute)
 
 
 def mid_answer() -> None:
@@ -229,7 +237,7 @@ def mid_answer() -> None:
 
         original(line, half, *rest)
 
-    worker_module.serve = serve
+    put(worker_module, "serve", serve)
 
 
 PARENT_POINTS: dict[str, Callable[[], None]] = {
@@ -252,16 +260,16 @@ WORKER_POINTS: dict[str, Callable[[], None]] = {
 
 def patch_always() -> None:
     """Let the server be forked, and leave out peaks and figures."""
-    workers._python = fork_server  # type: ignore[assignment]
-    session.Session._peaks = lambda *_: None  # type: ignore[method-assign]
-    session.write_report = write_page
-    original = worker_module.execute
+    put(workers, "_python", fork_server)
+    put(session.Session, "_peaks", lambda *_: None)
+    put(session, "write_report", write_page)
+    original = execute_module.execute
 
     def execute(job: Any, *rest: Any) -> Any:
         Victim.batch_size = job.cell.batch_size
         return original(job, *rest)
 
-    worker_module.execute = execute
+    put(worker_module, "execute", execute)
 
 
 def write_page(folder: Any) -> Path:
@@ -311,7 +319,7 @@ def fork_server(_module: str, connection: socket, *, stderr: int) -> Forked:
         os.dup2(stderr, 1)
         fd = os.dup2(connection.fileno(), 3)
         os.closerange(fd + 1, MAX_FDS)
-        server._SERVER_PID = os.getpid()
+        put(server, "_SERVER_PID", os.getpid())
         sys.argv = ["server", str(fd), str(parent)]
         server.main()
     raise AssertionError
@@ -376,14 +384,14 @@ class Torture:
         if Forked(checker).wait():
             fail("journal and MLflow are not as they should be")
 
-    def kill_parent_at(self, seed: int, point: Callable[[], None]) -> None:
+    def kill_parent_at(self, point: Callable[[], None], seed: int) -> None:
         status = self.start(seed, point=point).wait()
         if status != -signal.SIGKILL:
             fail(f"the point was not reached: status {status}")
         expect_no_process()
         self.resume_and_check(seed, num_failures=0)
 
-    def kill_parent_after(self, seed: int, seconds: float) -> None:
+    def kill_parent_after(self, seconds: float, seed: int) -> None:
         sweep = self.start(seed)
         time.sleep(seconds)
         sweep.kill()
@@ -391,14 +399,14 @@ class Torture:
         expect_no_process()
         self.resume_and_check(seed, num_failures=0)
 
-    def kill_worker_at(self, seed: int, point: Callable[[], None]) -> None:
+    def kill_worker_at(self, point: Callable[[], None], seed: int) -> None:
         status = self.start(seed, point=point).wait()
         if status != 1:
             fail(f"a sweep with a killed worker ended with status {status}, not 1")
         expect_no_process()
         self.resume_and_check(seed, num_failures=1)
 
-    def kill_worker_after(self, seed: int, seconds: float) -> None:
+    def kill_worker_after(self, seconds: float, seed: int) -> None:
         """Kill the worker that runs after `seconds`, or the first to start after that."""
         sweep = self.start(seed)
         deadline = time.monotonic() + seconds
@@ -481,19 +489,18 @@ def rounds(
 ) -> Iterator[tuple[str, Callable[[int], None]]]:
     """Yield what to do, by its name; `seconds` is what an undisturbed sweep takes."""
     chance = random.Random(arguments.seed)  # noqa: S311 (moments, no secrets)
-    for kind, points, kill_at, kill_after in (
-        ("parent", PARENT_POINTS, torture.kill_parent_at, torture.kill_parent_after),
-        ("worker", WORKER_POINTS, torture.kill_worker_at, torture.kill_worker_after),
-    ):
-        wanted = len(points) if arguments.points else getattr(arguments, f"{kind}s")
-        for name, point in list(points.items())[:wanted]:
-            yield f"{kind} {name}", lambda seed, kill=kill_at, point=point: kill(seed, point)
-        for _ in range(wanted - len(points)):
-            delay = chance.uniform(0, seconds)
-            yield (
-                f"{kind} after {delay:.3f} s",
-                lambda seed, kill=kill_after, delay=delay: kill(seed, delay),
-            )
+    num_parents = len(PARENT_POINTS) if arguments.points else arguments.parents
+    num_workers = len(WORKER_POINTS) if arguments.points else arguments.workers
+    for name, point in list(PARENT_POINTS.items())[:num_parents]:
+        yield f"parent {name}", partial(torture.kill_parent_at, point)
+    for _ in range(num_parents - len(PARENT_POINTS)):
+        delay = chance.uniform(0, seconds)
+        yield f"parent after {delay:.3f} s", partial(torture.kill_parent_after, delay)
+    for name, point in list(WORKER_POINTS.items())[:num_workers]:
+        yield f"worker {name}", partial(torture.kill_worker_at, point)
+    for _ in range(num_workers - len(WORKER_POINTS)):
+        delay = chance.uniform(0, seconds)
+        yield f"worker after {delay:.3f} s", partial(torture.kill_worker_after, delay)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
