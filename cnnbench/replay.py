@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +61,17 @@ def replay(
 def _find(name: str, results_dir: Path) -> Path:
     candidates = (Path(name), results_dir / name)
     for path in candidates:
-        if (path / JOURNAL).is_file():
-            return path
+        with suppress(OSError):  # such as a name that is too long
+            if (path / JOURNAL).is_file():
+                return path
     msg = f"there is no sweep {name}: no {JOURNAL} in {' or '.join(map(str, candidates))}."
     raise StoreError(msg)
 
 
 def _all(results_dir: Path) -> list[Path]:
-    folders = sorted(path.parent for path in results_dir.glob(f"*/{JOURNAL}"))
+    folders: list[Path] = []
+    with suppress(OSError):
+        folders = sorted(path.parent for path in results_dir.glob(f"*/{JOURNAL}"))
     if not folders:
         msg = f"there is no sweep in {results_dir}: no {JOURNAL} in a folder of it."
         raise StoreError(msg)

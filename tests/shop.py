@@ -49,6 +49,7 @@ class Shop:
         cell = Cell(
             architecture=architecture,
             dataset=DATASET,
+            batch_size=16,
             timing=TIMING,
             recipe=Recipe(**{"epochs": 0, **recipe}),
         )

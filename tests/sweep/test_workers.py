@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -224,7 +225,9 @@ def test_a_server_that_dies_costs_the_running_cell_alone(shop: Shop) -> None:
 
 
 def is_server(pid: int) -> bool:
-    return b"cnnbench.sweep.server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    with suppress(OSError):
+        return b"cnnbench.sweep.server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
 
 
 def test_a_server_that_cannot_start_is_named(
