@@ -70,7 +70,7 @@ architecture = "simple_cnn(width=4)"
 batch_size = [16, 32, 64]
 """
 SECOND_BATCH_SIZE = 32
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 MAX_FDS = 4096
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -461,8 +461,7 @@ def check(folder: Path, seed: int, *, num_failures: int | None) -> None:
     lines = (sweep / NAME).read_bytes().splitlines()
     if num_failures is not None:
         assert len(lines) == 3 + num_failures, len(lines)
-    completed = Counter(line[:200] for line in lines if b'"status":"completed"' in line)
-    assert sum(completed.values()) == 3
+    assert sum(b'"status":"completed"' in line for line in lines) == 3
     os.chdir(folder)
     tracker = open_store(None, RESULTS, create=False)
     (experiment,) = tracker.client.search_experiments(filter_string="name LIKE 'cnnbench/%'")
