@@ -74,12 +74,9 @@ def test_a_journal_torn_anywhere_in_its_last_line_keeps_every_record_before(
     for end in range(start, len(data)):
         path.write_bytes(data[:end])
         assert read_journal(path) == [kept]
-        if end in {start, len(data) - 1} or end % 997 == 0:
-            write(path, [new])
-        else:
-            with Journal(path):
-                assert path.read_bytes() == data[:start]
+        if end not in {start, len(data) - 1} and end % 499:
             continue
+        write(path, [new])
         assert read_journal(path) == [kept, new]
         assert path.read_bytes()[:start] == data[:start]
 
