@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # A second thread in this process would not be there in its forks.
-os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true")
 
 # The imports below must find that.
 import mlflow
@@ -543,7 +544,9 @@ def main(given: Sequence[str] | None = None) -> int:
     for name in ("cnnbench.analysis.frame", *server.PRELOADED):
         importlib.import_module(name)
     if (num_threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
-        sys.exit(f"this process has {num_threads} threads and may not fork")
+        sys.exit(
+            f"this process has {num_threads} threads and may not fork: {threading.enumerate()}"
+        )
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         os.environ["HOME"] = folder
