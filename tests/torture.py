@@ -516,8 +516,10 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
             say(f"the undisturbed sweep ended with status {status}: see {folder}/torture.log")
             return 1
     say(f"an undisturbed sweep of 3 cells: {seconds[1]:.2f} s")
+    part, num_parts = map(int, arguments.part.split("/"))
+    chosen = list(enumerate(rounds(torture, arguments, seconds[1]), start=2))[part - 1 :: num_parts]
     num_failed = 0
-    for seed, (name, work) in enumerate(rounds(torture, arguments, seconds[1]), start=2):
+    for seed, (name, work) in chosen:
         started, result = time.monotonic(), "nothing lost"
         try:
             work(seed)
@@ -529,7 +531,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
                     os.kill(pid, signal.SIGKILL)
             expect_no_process()
         say(f"{seed - 1:3} {name:36} {result} ({time.monotonic() - started:.1f} s)")
-    say(f"{seed - 1} kills, {num_failed} failed")
+    say(f"{len(chosen)} kills, {num_failed} failed")
     return num_failed
 
 
@@ -539,6 +541,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", action="store_true", help="one kill of each chosen moment")
     parser.add_argument("--parents", type=int, default=NUM_KILLS, help="kills of the parent")
     parser.add_argument("--workers", type=int, default=NUM_KILLS, help="kills of a worker")
+    parser.add_argument("--part", default="1/1", help="1/3: the first, fourth, seventh ... kill")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     arguments = parser.parse_args(given)
     for name in ("cnnbench.analysis.frame", *server.PRELOADED):
