@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from cnnbench.cell import Cell, Recipe
@@ -122,6 +123,11 @@ class Record:
 
     def metrics(self) -> dict[str, Any]:
         """Return the measured columns; `stop_reason` is the one that is text."""
+        return dict(self._metrics)
+
+    @cached_property
+    def _metrics(self) -> dict[str, Any]:
+        """Hold them: tables, figures and judgements ask again and again."""
         return {
             "num_parameters": self.num_parameters,
             **self._profile_metrics(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.environment import DatasetInfo, Environment
-from cnnbench.measurement import Memory, Profile, Window
+from cnnbench.measurement import Energy, Memory, OperatorKind, Profile, Roofline, Window
 from cnnbench.record import MIB, Epoch, Fit, Record
 
 ENVIRONMENT = Environment(
@@ -85,6 +85,36 @@ def troubled(records: list[Record]) -> list[Record]:
         spoilt(unable, "unsupported", "this processor has no fp16 convolutions"),
         spoilt(broken, "failed", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ]
+
+
+def metered(records: list[Record]) -> list[Record]:
+    """Return the completed records with their operators counted and their energy measured."""
+    return [_metered(record) if record.profile else record for record in records]
+
+
+def _metered(record: Record) -> Record:
+    assert record.profile is not None
+    flops = record.cell.batch_size * (record.num_parameters or 0) * 60
+    kind = OperatorKind(
+        kind="convolution",
+        num_operators=12,
+        flops=flops,
+        recomputed_flops=flops // 4 if record.cell.checkpointing != "none" else 0,
+        bytes=flops // 40 + 1_000_000,
+        bound_seconds=record.profile.median_step_seconds / 2,
+        bytes_bound_seconds=0.0,
+    )
+    peak = 4 * flops / record.profile.median_step_seconds
+    return replace(
+        record,
+        roofline=Roofline(
+            operators=(kind,), peak_flops_per_second=peak, peak_bytes_per_second=peak / 30
+        ),
+        profile=replace(
+            record.profile,
+            energy=Energy(joules=30 * record.profile.median_step_seconds, seconds=2, num_steps=1),
+        ),
+    )
 
 
 def spoilt(record: Record, status: str, error: str) -> Record:

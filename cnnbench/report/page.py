@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from cnnbench.errors import StoreError
 from cnnbench.report import figures as drawn
 from cnnbench.report.rows import (
     ACCURACIES,
+    Column,
     comparison,
     devices_text,
     is_accuracy_meaningful,
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
     from cnnbench.cell import Timing
     from cnnbench.environment import DatasetInfo, Environment
     from cnnbench.record import Record
-    from cnnbench.report.rows import Column, Comparison, Row
+    from cnnbench.report.rows import Comparison, Row
 
 MAX_NAMED_CELLS = 3
+MAX_NOTES = 300
+# Rows that the page shows at once; the script turns the pages.
+PAGE_SIZE = 200
+NAME_COLUMN = Column(name="architecture", title="architecture", is_number=False)
 GIB = 2**30
 
 LABELS = {
@@ -124,6 +130,8 @@ def render_page(
     """Return the page as HTML, its texts escaped; it needs no other file and no network."""
     shown = comparison(records)
     columns = with_details(shown)
+    rows = _table_rows(shown, columns)
+    notes = _notes(shown)
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("cnnbench", "report"),
         autoescape=True,
@@ -131,7 +139,9 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("template.html").render(
+    return templates.get_template(
+        "template.html"
+    ).render(
         drawn=drawn,
         device=devices_text(records) or environment.device,
         sweep=", ".join(dict.fromkeys(record.sweep_id for record in records)),
@@ -141,9 +151,13 @@ def render_page(
         environment_facts=_environment_facts(environment),
         best=_best_cards(shown),
         columns=columns,
-        rows=[_table_row(row, columns, shown) for row in shown.rows],
-        figures=[(f"{f.title}. {f.caption}", Markup(svg)) for f, svg in svgs],  # noqa: S704 - our own SVG, its texts escaped by vl-convert
-        notes=_notes(shown),
+        rows=rows[:PAGE_SIZE],
+        num_rows=len(rows),
+        page_size=PAGE_SIZE,
+        table=_script(_table_data(rows, columns)),
+        figures=[(f, Markup(svg), _script(f.datasets)) for f, svg in svgs],  # noqa: S704 - our own SVG, its texts escaped by vl-convert
+        notes=notes[:MAX_NOTES],
+        num_notes=len(notes),
         method=_method(records, environment),
         command=command,
     )
@@ -217,14 +231,64 @@ def _best_card(best: Best, row: Row) -> dict[str, Any]:
     }
 
 
-def _table_row(row: Row, columns: Sequence[Column], shown: Comparison) -> dict[str, Any]:
+def _table_rows(shown: Comparison, columns: Sequence[Column]) -> list[dict[str, Any]]:
+    fastest = {
+        row.record.cell.architecture: row.values["images_per_second"]
+        for row in shown.rows
+        if row.is_best
+    }
+    return [_table_row(row, columns, fastest) for row in shown.rows]
+
+
+def _table_row(row: Row, columns: Sequence[Column], fastest: dict[str, float]) -> dict[str, Any]:
+    record = row.record
+    best, rate = fastest.get(record.cell.architecture), row.values["images_per_second"]
+    kind = ""
+    if row.is_best:
+        kind = "best"
+    elif record.status != "completed" or record.validity == "invalid":
+        kind = "lost"
+    elif record.validity == "suspect":
+        kind = "suspect"
+    name = record.cell.architecture
+    first = {"column": NAME_COLUMN, "text": f"★ {name}" if row.is_best else name, "value": name}
     cells = [{"column": c, "text": row.texts[c.name], "value": _exact(row, c)} for c in columns]
-    best = shown.best.get(row.record.cell.architecture)
-    rate = row.values["images_per_second"]
-    share = None
-    if best is not None and rate is not None:
-        share = f"{100 * rate / best.record.row()['images_per_second']:.0f}"
-    return {"row": row, "cells": cells, "share": share}
+    return {
+        "cell": record.cell_hash,
+        "kind": kind,
+        "cells": [first, *cells],
+        "share": f"{100 * rate / best:.0f}" if best and rate is not None else "",
+    }
+
+
+def _table_data(rows: list[dict[str, Any]], columns: Sequence[Column]) -> dict[str, Any]:
+    """Return the whole table for the page's script: by cell its hash, kind, share, texts and values.
+
+    A value that is its own text is left out.
+    """
+    return {
+        "columns": [
+            {"name": c.name, "title": c.title, "number": c.is_number}
+            for c in (NAME_COLUMN, *columns)
+        ],
+        "rows": [
+            [
+                row["cell"],
+                row["kind"],
+                row["share"],
+                [cell["text"] for cell in row["cells"]],
+                [None if c["value"] == c["text"] else c["value"] for c in row["cells"]],
+            ]
+            for row in rows
+        ],
+    }
+
+
+def _script(value: object) -> Markup:
+    """Return `value` as JSON that may stand in a script element, whatever its texts are."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    escaped = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return Markup(escaped)  # noqa: S704 - nothing is left in it that a browser would take for markup
 
 
 def _exact(row: Row, column: Column) -> str:
@@ -236,10 +300,14 @@ def _exact(row: Row, column: Column) -> str:
 
 
 def _notes(shown: Comparison) -> list[dict[str, str]]:
+    names: dict[int, list[str]] = {}
+    for row in shown.rows:
+        for number in row.remarks:
+            names.setdefault(number, []).append(row.record.cell.name)
     notes = []
     for number, text in enumerate(shown.footnotes, 1):
-        names = [row.record.cell.name for row in shown.rows if number in row.remarks]
-        named = ", ".join(names) if len(names) <= MAX_NAMED_CELLS else f"{len(names)} cells"
+        own = names.get(number, [])
+        named = ", ".join(own) if len(own) <= MAX_NAMED_CELLS else f"{len(own):,} cells"
         notes.append({"text": text, "cells": named})
     return notes
 

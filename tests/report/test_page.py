@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,12 +14,12 @@ import pandas as pd
 import pytest
 from playwright.sync_api import sync_playwright
 
-from cnnbench.analysis.frame import to_frame
+from cnnbench.analysis.frame import to_frame, write_tables
 from cnnbench.errors import StoreError
 from cnnbench.report.figures import FIGURE_NAMES
 from cnnbench.report.page import write_report
 from cnnbench.report.rows import comparison, with_details
-from sample_sweep import DIGITS, ENVIRONMENT, spoilt, sweep, troubled, with_cell
+from sample_sweep import DIGITS, ENVIRONMENT, metered, spoilt, sweep, troubled, with_cell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from cnnbench.record import Record
 
-RECORDS = troubled(sweep())
+RECORDS = troubled(metered(sweep()))
 COMMAND = "cnnbench run --profile quick --dataset digits"
 EVIL = "x:<img/src=x/onerror=alert>\"'&amp;"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -148,6 +150,62 @@ def test_the_tables_numbers_are_those_of_the_frame(page: Path) -> None:
                 assert float(value) == expected
 
 
+def figures_of(page: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Return the data behind each figure, as the page holds it."""
+    pattern = r'<script type="application/json" data-figure="([a-z-]+)">(.*?)</script>'
+    return {
+        name: json.loads(text)
+        for name, text in re.findall(pattern, page.read_text(encoding="utf-8"), re.DOTALL)
+    }
+
+
+COLUMNS_OF_FIGURES = {
+    "rate": "images_per_second",
+    "low": "images_per_second_low",
+    "high": "images_per_second_high",
+    "peak": "peak_allocated_mib",
+    "joules": "joules_per_image",
+    "batch": "batch_size",
+    "precision": "precision",
+    "checkpointing": "checkpointing",
+    "seed": "seed",
+}
+
+
+def test_every_figure_shows_what_cells_csv_says(page: Path, tmp_path: Path) -> None:
+    write_tables(RECORDS, tmp_path)
+    with (tmp_path / "cells.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["cell_hash"]: row for row in csv.DictReader(file)}
+    found = figures_of(page)
+    assert set(found) == set(FIGURE_NAMES)
+    num_compared = 0
+    for name, datasets in found.items():
+        for row in (row for rows in datasets.values() for row in rows):
+            cells = row.get("cells") or [row["cell"]] if {"cells", "cell"} & row.keys() else []
+            if len(cells) != 1:
+                continue
+            expected = table[cells[0]]
+            known = COLUMNS_OF_FIGURES if name != "accuracy-epoch" else {"batch": "batch_size"}
+            for field, column in known.items():
+                if field in row:
+                    assert row[field] == type(row[field])(expected[column]), (name, field)
+                    num_compared += 1
+            if "ratio" in row:
+                measure = row.get("measure", "images per second")
+                column = "peak_allocated_mib" if "memory" in measure else "images_per_second"
+                ours, theirs = float(expected[column]), float(table[row["baseline"]][column])
+                assert row["ratio"] == pytest.approx(ours / theirs)
+                num_compared += 1
+            if name == "accuracy-time" or (name == "accuracy-epoch" and row["best"]):
+                assert row["accuracy"] == float(expected["best_val_accuracy"])
+                num_compared += 1
+            if name == "roofline" and row["checkpointing"] == "none":
+                flops = float(expected["model_gflops_per_image"])
+                assert row["speed"] == pytest.approx(flops * float(expected["images_per_second"]))
+                num_compared += 1
+    assert num_compared > 500
+
+
 def test_the_shown_texts_are_those_of_the_comparison(page: Path) -> None:
     reader, shown = read(page), comparison(RECORDS)
     columns = with_details(shown)
@@ -260,6 +318,50 @@ def test_a_click_on_a_heading_sorts_by_the_exact_numbers(page: Path, tab: Page) 
         assert known == sorted(known)
         assert values()[len(known) :] == [""] * (len(RECORDS) - len(known))
     assert len(values()) == len(RECORDS)
+
+
+def test_words_and_choices_filter_the_table(page: Path, tab: Page) -> None:
+    tab.goto(page.as_uri())
+    rows = tab.locator("tbody tr")
+    tab.get_by_label("Show only rows that hold these words").fill("BF16 block simple")
+    wanted = [
+        r
+        for r in RECORDS
+        if (r.cell.architecture, r.cell.precision, r.cell.checkpointing)
+        == ("simple_cnn", "bf16", "block")
+    ]
+    assert rows.count() == len(wanted) == 2
+    assert tab.get_by_role("status").inner_text() == f"2 cells (of {len(RECORDS)})"
+    tab.get_by_label("batch", exact=True).select_option("128")
+    assert rows.count() == 1
+    tab.get_by_label("Show only rows that hold these words").fill("")
+    tab.get_by_label("batch", exact=True).select_option("any batch")
+    assert rows.count() == len(RECORDS)
+
+
+def test_a_long_table_is_shown_page_by_page(tmp_path: Path, tab: Page) -> None:
+    many = [with_cell(RECORDS[0], batch_size=size) for size in range(1, 451)]
+    tab.goto(write(tmp_path, many).as_uri())
+    rows, status = tab.locator("tbody tr"), tab.get_by_role("status")
+    assert rows.count() == 200
+    assert status.inner_text() == "1 to 200 of 450 cells"
+    for said in ("201 to 400 of 450 cells", "401 to 450 of 450 cells"):
+        tab.get_by_role("button", name="on →").click()
+        assert status.inner_text() == said
+    assert rows.count() == 50
+    assert tab.get_by_role("button", name="on →").is_disabled()
+    tab.locator("th[data-column=batch_size] button").click()
+    assert rows.first.evaluate("row => row.dataset.cell") == many[-1].cell_hash
+
+
+def test_on_a_phone_nothing_but_tables_and_figures_is_wider_than_the_screen(
+    page: Path, tab: Page
+) -> None:
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.goto(page.as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    heights = tab.locator("figure svg").evaluate_all("all => all.map(e => e.clientWidth)")
+    assert min(heights) >= 700
 
 
 def test_injected_markup_runs_nothing_in_a_browser(tmp_path: Path, tab: Page) -> None:
