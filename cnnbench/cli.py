@@ -17,8 +17,10 @@ from cnnbench.errors import EXIT_BAD_INPUT, CnnbenchError
 EXIT_SIGNAL = 128
 # Name to the module and the function in it: only what is called is imported.
 COMMANDS = {
+    "compare": "cnnbench.commands.compare:compare",
     "doctor": "cnnbench.commands.doctor:doctor",
     "list": "cnnbench.commands.list_:list_",
+    "recommend": "cnnbench.commands.recommend:recommend",
     "report": "cnnbench.commands.report:report",
     "run": "cnnbench.commands.run:run",
     "sync": "cnnbench.commands.sync:sync",

@@ -52,7 +52,7 @@ def median_interval(
         msg = "the median of no values has no interval"
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
-    medians = np.median(_resampled(sample, NUM_RESAMPLES, rng), axis=1)
+    medians = np.median(resampled(sample, NUM_RESAMPLES, rng), axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return float(low), float(high)
@@ -159,15 +159,15 @@ def ratio_interval(
         raise ValueError(msg)
     rng = np.random.default_rng(seed)
     ratios = [_log_ratios(*pair) for pair in pairs]
-    estimate = float(np.mean([_midmeans(each[None]) for each in ratios]))
+    estimate = float(np.mean([midmeans(each[None]) for each in ratios]))
     # One column a pair: the means that its windows, resampled, could have given.
-    draws = [_resampled(each, NUM_PAIR_RESAMPLES, rng) for each in ratios]
-    inner = np.stack([_midmeans(each) for each in draws], axis=1)
+    draws = [resampled(each, NUM_PAIR_RESAMPLES, rng) for each in ratios]
+    inner = np.stack([midmeans(each) for each in draws], axis=1)
     chosen = rng.integers(len(pairs), size=(NUM_PAIR_RESAMPLES, len(pairs)))
     # A pair that is drawn twice is resampled twice: each draw takes a row of its own.
     rows = rng.integers(NUM_PAIR_RESAMPLES, size=chosen.shape)
     means = inner[rows, chosen].mean(axis=1)
-    tail = _tail(len(pairs), confidence)
+    tail = expanded_tail(len(pairs), confidence)
     low, high = np.quantile(means, [tail, 1 - tail])
     return math.exp(estimate), math.exp(float(low)), math.exp(float(high))
 
@@ -192,19 +192,19 @@ def _log_ratios(baseline: Sequence[float], candidate: Sequence[float]) -> Floats
     return ratios
 
 
-def _resampled(sample: Floats, number: int, rng: np.random.Generator) -> Floats:
+def resampled(sample: Floats, number: int, rng: np.random.Generator) -> Floats:
     """Return so many rows, each as large as `sample` and drawn from it with replacement."""
     drawn: Floats = sample[rng.integers(sample.size, size=(number, sample.size))]
     return drawn
 
 
-def _midmeans(rows: Floats) -> Floats:
+def midmeans(rows: Floats) -> Floats:
     """Return the interquartile mean of each row: that of its middle half."""
     means: Floats = np.asarray(stats.trim_mean(rows, 0.25, axis=1))
     return means
 
 
-def _tail(num_pairs: int, confidence: float) -> float:
+def expanded_tail(num_pairs: int, confidence: float) -> float:
     """Return the share of resamples to leave out on each side."""
     tail = (1 - confidence) / 2
     if num_pairs == 1:  # nothing tells how pairs differ: the windows' own interval

@@ -48,7 +48,7 @@ from cnnbench.environment import masked
 from cnnbench.errors import StoreError
 from cnnbench.measurement import GpuReading, Window
 from cnnbench.owner import Owner, this_process
-from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES
+from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from cnnbench.environment import DatasetInfo, Environment
-    from cnnbench.record import Epoch, Record
+    from cnnbench.record import Epoch
 
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 EXPERIMENT_KIND = "custom_model_development"
@@ -213,6 +213,34 @@ class Tracker:
             health=f"{server}/health",
             address=f"{server}/#/experiments{runs}",
         )
+
+    def read(self, sweep_id: str | None = None) -> tuple[list[Record], bytes]:
+        """Return the records of one sweep, by default the latest, and its environment as JSON.
+
+        Raises:
+            StoreError: there is no such sweep, the store refuses, or a record cannot be read.
+        """
+        condition = f"tags.sweep_id = '{sweep_id}'" if sweep_id else "tags.kind = 'sweep'"
+        with _refusals(self.uri), tempfile.TemporaryDirectory(prefix="cnnbench-") as folder:
+            ours = self.client.search_experiments(filter_string="name LIKE 'cnnbench/%'")
+            ids = [str(experiment.experiment_id) for experiment in ours]
+            order = ["attributes.end_time DESC"]
+            # Without experiments MLflow would search all there are.
+            found = ids and self.client.search_runs(ids, condition, max_results=1, order_by=order)
+            if not found:
+                which = f"no sweep {sweep_id!r}" if sweep_id else "no sweep"
+                msg = f"there is {which} in the MLflow store {_shown(self.uri)}."
+                raise StoreError(msg)
+            same = f"tags.sweep_id = '{found[0].data.tags['sweep_id']}' and tags.kind = 'cell'"
+            runs = _all_runs(self.client, [str(found[0].info.experiment_id)], same)
+            files = [_artifact(self.client, run, "record.json", folder) for run in runs]
+            surroundings = _artifact(self.client, found[0], "environment.json", folder)
+            try:
+                records = [msgspec.json.decode(content, type=Record) for content in files]
+            except msgspec.DecodeError as error:
+                msg = f"a record in the MLflow store {_shown(self.uri)} cannot be read: {error}"
+                raise StoreError(msg) from error
+        return records, surroundings
 
     def close(self) -> None:
         """Close the connections; a SQLite store is one file again."""
@@ -375,16 +403,7 @@ class SweepLog:
 
     def _runs(self, condition: str) -> list[Run]:
         """Return the experiment's runs that meet `condition`."""
-        found: list[Run] = []
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self.experiment_id], condition, max_results=RUNS_PER_PAGE, page_token=token
-            )
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
+        return _all_runs(self._client, [self.experiment_id], condition)
 
     def _close_orphans(self) -> Iterator[str]:
         """End what dead processes have left RUNNING in this experiment, and yield the ids of cells' runs."""
@@ -445,6 +464,25 @@ class SweepLog:
             for name, content in {**files, "environment.json": _json(self.environment)}.items():
                 (Path(folder) / name).write_bytes(content)
             self._client.log_artifacts(run_id, folder)
+
+
+def _all_runs(client: mlflow.MlflowClient, experiment_ids: list[str], condition: str) -> list[Run]:
+    """Return the experiments' runs that meet `condition`, page by page."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiment_ids, condition, max_results=RUNS_PER_PAGE, page_token=token
+        )
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _artifact(client: mlflow.MlflowClient, run: Run, name: str, folder: str) -> bytes:
+    """Return the content of one of the run's files, fetched by way of `folder`."""
+    return Path(client.download_artifacts(run.info.run_id, name, folder)).read_bytes()
 
 
 def _ui_command(port: int) -> tuple[str, ...]:
