@@ -6,6 +6,7 @@ the rows of the others as they are:
     cost     imports, the start of a cell, the first step, the tracking (a minute)
     bare     images per second over those of a loop written by hand (some minutes)
     aa, ab   comparisons of identical settings, and with one slowed by 5 % (a quarter of an hour each)
+    recommend  images per second of a recommendation's snippet over those it promised (some minutes)
     aa-busy, ab-busy   the same beside a noisy neighbour (up to three times as long)
 
 Nothing here is asserted: machines differ.
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import trust
+from bench import recommend, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
@@ -118,6 +119,11 @@ def _identical(folder: Path, arguments: argparse.Namespace, *, busy: bool) -> li
 def _slowed(folder: Path, arguments: argparse.Namespace, *, busy: bool) -> list[Figure]:
     with _trusting(folder, arguments, busy=busy) as bench:
         return trust.slowed(bench, number=arguments.comparisons)
+
+
+def _recommend(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return recommend.promises(bench, folder)
 
 
 def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
@@ -240,6 +246,7 @@ def _seconds(*arguments: str) -> float:
 _PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
     "cost": _cost,
     "bare": _bare,
+    "recommend": _recommend,
     "aa": partial(_identical, busy=False),
     "ab": partial(_slowed, busy=False),
     "aa-busy": partial(_identical, busy=True),

@@ -178,10 +178,10 @@ def prepare(
         architecture=f"bench.planted:SlowedResNet({shape})",
         timing=BUSY_TIMING if busy else TIMING,
     )
-    return Bench(workers=workers, ready=ready, baseline=_job(ready, cell), delta=delta, busy=busy)
+    return Bench(workers=workers, ready=ready, baseline=job_of(ready, cell), delta=delta, busy=busy)
 
 
-def _job(ready: Ready, cell: Cell) -> CellJob:
+def job_of(ready: Ready, cell: Cell) -> CellJob:
     environment = ready.environment
     index = environment.device_index
     return CellJob(
@@ -240,11 +240,11 @@ def _surroundings(bench: Bench) -> tuple[str, str]:
 def _compare(bench: Bench, candidate: CellJob, name: str, *, seed: int) -> Comparison:
     runs = _pairs(bench, candidate, MAX_BUSY_PAIRS if bench.busy else MAX_PAIRS, seed=seed)
     found = compare_until_decided(runs, delta=bench.delta)
-    click.echo(f"  {name}: {_words(found)}", err=True)
+    click.echo(f"  {name}: {words_of(found)}", err=True)
     return found
 
 
-def _words(found: Comparison) -> str:
+def words_of(found: Comparison) -> str:
     words = f"{found.verdict} after {found.num_pairs} pairs"
     if found.ratio is None or found.low is None or found.high is None:
         return f"{words} ({found.reason})"
@@ -267,7 +267,7 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
         recipe=Recipe(weights="none", augmentation="none"),
         timing=replace(TIMING, limit_seconds=10.0),
     )
-    job = _job(bench.ready, cell)
+    job = job_of(bench.ready, cell)
     runs = interleaved(
         (BareLoops(), bench.workers[0]),
         (job, job),
@@ -275,7 +275,7 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
         num_pairs=NUM_BARE_PAIRS,
     )
     found = compare_pairs(list(runs), delta=bench.delta)
-    click.echo(f"  {cell.name} over a bare loop: {_words(found)}", err=True)
+    click.echo(f"  {cell.name} over a bare loop: {words_of(found)}", err=True)
     ratio = found.ratio or 0.0
     return Figure(
         name="bare_loop_ratio",
@@ -292,6 +292,11 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
 
 class BareLoops(Launcher):
     """Runs `bench.bare_loop` in place of a worker, with the variables that a worker sees."""
+
+    def command(self, cell: Cell) -> list[str]:
+        """Return what prints the steps of a window, then the seconds of one for each line it reads."""
+        setting = (cell.architecture, cell.precision, str(cell.batch_size))
+        return [sys.executable, "-m", "bench.bare_loop", *setting]
 
     def run(
         self,
@@ -317,7 +322,7 @@ class BareLoops(Launcher):
 
     def _record(self, job: CellJob, started_at: float, on_turn: OnTurn) -> Record:
         cell = job.cell
-        with _process(cell) as (lines, ask):
+        with _process(self.command(cell)) as (lines, ask):
             num_steps = int(next(lines))
             windows = []
             for _ in range(cell.timing.max_windows):
@@ -346,11 +351,10 @@ class BareLoops(Launcher):
 
 
 @contextmanager
-def _process(cell: Cell) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
+def _process(command: list[str]) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
     """Yield the lines of a bare loop's process, and what asks it for the next window."""
-    setting = (cell.architecture, cell.precision, str(cell.batch_size))
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.bare_loop", *setting],
+        command,
         env=worker_variables(os.environ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
