@@ -43,7 +43,7 @@ OPTIMIZER_STATES = {"adam": 2, "adamw": 2, "sgd": 1}
 # Okabe and Ito's, and told apart by their order as well.
 PART_COLOURS = {
     "parameters": "#0072B2",
-    "gradients": "#56B4E9",
+    "gradients": "#009E73",
     "optimizer": "#E69F00",
     "activations and the rest": "#BFC7D1",
 }
