@@ -39,6 +39,10 @@ ui: setup ## Open the MLflow UI on the results
 report: setup ## Write the report of the latest sweep
 	@$(RUN) -m cnnbench report $(ARGS)
 
+.PHONY: studies
+studies: setup ## Put all documented advice to the test (ARGS="--budget 30m"); resumes
+	@$(RUN) -m cnnbench study --all $(ARGS)
+
 .PHONY: test
 test: setup ## Run the tests; those that need a GPU are skipped, and counted, where there is none
 	@$(RUN) -m pytest $(ARGS)

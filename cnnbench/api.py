@@ -6,10 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnbench import architectures
+from cnnbench.errors import InvalidValueError
 from cnnbench.options import AUTO, sort_settings
 from cnnbench.results import Records, load
 from cnnbench.session import Session
 from cnnbench.sweep.run import Observer
+from cnnbench.sweep.studies import STUDIES
 from cnnbench.sweep.workers import launcher
 
 if TYPE_CHECKING:
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 
     import torch
 
+    from cnnbench.campaign.loop import Findings
     from cnnbench.cell import Cell
     from cnnbench.examination import Diagnostics
 
-__all__ = ["Records", "build", "doctor", "load", "plan", "run"]
+__all__ = ["Records", "build", "doctor", "load", "plan", "run", "study"]
 
 
 def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:
@@ -66,6 +69,35 @@ def doctor(
     # Its statistics bring scipy, which no refusal of a run should wait for.
     diagnose_machine = import_module("cnnbench.examination").diagnose_machine
     found: Diagnostics = diagnose_machine(options, with_noise=noise, say=say)
+    return found
+
+
+def study(
+    *names: str,
+    budget_seconds: float | None = None,
+    observer: Observer | None = None,
+    **settings: Any,
+) -> Findings:
+    """Put advice to the test here, and write what came of it.
+
+    Args:
+        names: studies, or TOML files; none means all documented ones.
+        budget_seconds: no cell starts after so long.
+        observer: hears what happens; by default nothing is shown.
+        settings: the fields of `Options`.
+
+    Raises:
+        CnnbenchError: what the user can put right, found before the first cell.
+    """
+    options, axes, recipe = sort_settings(settings)
+    for name in (*axes, *recipe):
+        msg = f"a study has its own {name}: write a study of your own to change it."
+        raise InvalidValueError(msg)
+    # Its statistics bring scipy, which no refusal of a run should wait for.
+    campaign = import_module("cnnbench.campaign.loop").Campaign
+    found: Findings = campaign(
+        names or tuple(STUDIES), options, observer or Observer(), budget_seconds=budget_seconds
+    ).run()
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cnnbench.architectures import ARCHITECTURES
 from cnnbench.data import DATASETS
 from cnnbench.sweep.profiles import PROFILES, load_profile
+from cnnbench.sweep.studies import STUDIES, load_study
 
 _ARCHITECTURES = {
     "simple_cnn": "two convolutions and two linear layers (width=16, hidden=128)",
@@ -34,10 +35,11 @@ _DATASETS = {
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Return names and descriptions by kind: architectures, precisions, profiles, datasets."""
+    """Return names and descriptions by kind: architectures, ..., datasets, studies."""
     return {
         "architectures": {name: _ARCHITECTURES[name] for name in ARCHITECTURES} | _ELSEWHERE,
         "precisions": dict(_PRECISIONS),
         "profiles": {name: load_profile(name).description for name in PROFILES},
         "datasets": {name: _DATASETS[name] for name in DATASETS},
+        "studies": {name: load_study(name).advice for name in STUDIES},
     }

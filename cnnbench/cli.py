@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "cnnbench.commands.report:report",
     "run": "cnnbench.commands.run:run",
     "sync": "cnnbench.commands.sync:sync",
+    "study": "cnnbench.commands.study:study",
     "ui": "cnnbench.commands.ui:ui",
 }
 

@@ -34,6 +34,10 @@ class ProfileError(CnnbenchError):
     """A profile that cannot be read, or that says something unknown."""
 
 
+class StudyError(CnnbenchError):
+    """A study that cannot be read, or that is no fair test of what it claims."""
+
+
 class DataError(CnnbenchError):
     """A data set that is missing, incomplete or not what its checksum says."""
 

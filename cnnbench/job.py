@@ -59,6 +59,16 @@ class PeaksJob:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EqualWidth:
+    """Find the width at which the architecture `variant` takes as many FLOPs as `baseline` does."""
+
+    baseline: str
+    variant: str
+    num_classes: int
+    image_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Examination:
     """Look for what `device` can measure here, and for what would spoil it."""
 
@@ -133,6 +143,7 @@ class Answer:
     environment: Environment | None = None
     ready: Ready | None = None
     peaks: Peaks | None = None
+    width: int | None = None
     findings: tuple[Finding, ...] | None = None
     record: Record | None = None
     refusal: Refusal | None = None
@@ -145,6 +156,7 @@ class Request:
     look: str | None = None
     preflight: Preflight | None = None
     peaks: PeaksJob | None = None
+    equal_width: EqualWidth | None = None
     examination: Examination | None = None
     cell: CellJob | None = None
 

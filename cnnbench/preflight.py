@@ -13,6 +13,7 @@ import torch
 
 from cnnbench import architectures
 from cnnbench.architectures.pretrained import sha256_of
+from cnnbench.architectures.factory import load
 from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
 from cnnbench.job import Progress, Ready
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from cnnbench.architectures.pretrained import WeightsFile
     from cnnbench.environment import DatasetInfo, Peaks
-    from cnnbench.job import PeaksJob, Preflight
+    from cnnbench.job import EqualWidth, PeaksJob, Preflight
 
 IDLE_SECONDS = 2.0
 
@@ -100,6 +101,16 @@ def peaks(job: PeaksJob) -> Peaks:
         idle_watts = _idle_watts(gpu) if gpu else None
         found = measure_peaks(device, [precision(name) for name in job.precisions])
     return replace(found, idle_watts=idle_watts)
+
+
+def equal_width(job: EqualWidth) -> int:
+    """Return the width at which one architecture takes as many FLOPs as another.
+
+    Raises:
+        CnnbenchError: there is none, or one of the two cannot be built.
+    """
+    found = load("cnnbench.measure.equal_cost:width_of_equal_flops")
+    return int(found(job.baseline, job.variant, job.num_classes, job.image_size))
 
 
 def _session(job: PeaksJob) -> AbstractContextManager[Gpu | None]:

@@ -49,8 +49,8 @@ class Session:
         self.options, self.axes, self.recipe = sort_settings(settings)
         self.command = command_line(profile, settings)
         self.observer = observer
-        self.results_dir = _absolute(self.options.results_dir)
-        self.data_dir = _absolute(self.options.data_dir)
+        self.results_dir = absolute(self.options.results_dir)
+        self.data_dir = absolute(self.options.data_dir)
         uri = self.options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.logbook = logbook(uri, self.results_dir, observer)
         # Which profile `auto` becomes only a worker can tell; each must stand what was asked.
@@ -59,7 +59,7 @@ class Session:
         for cell in self.cells():
             architectures.check_name(cell.architecture)
         data.check_name(self.options.dataset or self._profile.dataset)
-        _check_writable(self.results_dir)
+        check_writable(self.results_dir)
 
     def cells(self) -> list[Cell]:
         """Return the cells as asked for, not yet resolved against the data set."""
@@ -87,7 +87,7 @@ class Session:
             # While they import torch, on the other core: what this process will need.
             import_module("cnnbench.analysis.frame")
             self.logbook.check()
-            with _nothing_left_behind(self.results_dir / PREPARED):
+            with nothing_left_behind(self.results_dir / PREPARED):
                 plan, ready = self._plan(workers)
                 self.observer.on_phase("opening the tracking store")
                 self.logbook.open(plan.sweep_id, self._profile.name, ready)
@@ -196,14 +196,14 @@ class Session:
         """Write `environment.json`; the data set is told without its path on this machine."""
         surroundings = {
             **asdict(ready.environment),
-            "peaks": peaks or _earlier_peaks(folder / ENVIRONMENT),
+            "peaks": peaks or earlier_peaks(folder / ENVIRONMENT),
             "dataset": asdict(replace(ready.dataset, path="")),
             "model_digests": ready.model_digests,
             "profile": self._profile.name,
             "command": self.command,
         }
         with replacing(folder / ENVIRONMENT) as path:
-            path.write_bytes(_pretty(surroundings))
+            path.write_bytes(pretty(surroundings))
 
 
 def _tabulate(done: Iterable[Record], folder: Path) -> Records:
@@ -212,6 +212,8 @@ def _tabulate(done: Iterable[Record], folder: Path) -> Records:
     if records:
         import_module("cnnbench.analysis.frame").write_tables(records, folder)
     return records
+def absolute(path: str | Path) -> Path:
+    """Return `path` from the root on, a `~` at its beginning spelt out.
 
 
 def _has_report(folder: Path) -> bool:
@@ -221,6 +223,9 @@ def _has_report(folder: Path) -> bool:
 
 
 def _absolute(path: str | Path) -> Path:
+    Raises:
+        StoreError: there is no such user.
+    """
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError as error:
@@ -229,7 +234,7 @@ def _absolute(path: str | Path) -> Path:
 
 
 @contextmanager
-def _nothing_left_behind(folder: Path) -> Iterator[None]:
+def nothing_left_behind(folder: Path) -> Iterator[None]:
     """Take away what was put into `folder` when what follows is refused."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     before = set(folder.glob("*"))
@@ -244,7 +249,7 @@ def _nothing_left_behind(folder: Path) -> Iterator[None]:
         raise
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Refuse a results folder that cannot be written, without making it."""
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -265,12 +270,13 @@ def device_of(environment: Environment) -> str:
     return environment.device_type if index is None else f"{environment.device_type}:{index}"
 
 
-def _earlier_peaks(path: Path) -> Any:
+def earlier_peaks(path: Path) -> Any:
     """Return the peaks of the session that ran the sweep's cells: this one has nothing to run."""
     with suppress(OSError, msgspec.DecodeError):
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]).get("peaks")
     return None
 
 
-def _pretty(value: object) -> bytes:
+def pretty(value: object) -> bytes:
+    """Return `value` as JSON for readers."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -379,6 +379,40 @@ class SweepLog:
             self._client.set_terminated(run_id, "FINISHED", now)
         return run_id
 
+    def log_verdicts(
+        self, tags: dict[str, str], metrics: dict[str, float], files: Sequence[Path]
+    ) -> str:
+        """Write the study's own run (what came of each claim, and its pages) and return its id.
+
+        A second call updates the run that is there.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        now = _milliseconds(time.time())
+        with _refusals(self.tracker.uri):
+            condition = f"tags.study = '{self.study}' and tags.kind = 'study'"
+            runs = [run for run in self._runs(condition) if self._is_ours(run)]
+            shared = {**self._shared_tags(), "kind": "study", "device": self.environment.device}
+            if runs:
+                run_id = str(runs[0].info.run_id)
+            else:
+                run = self._client.create_run(
+                    self.experiment_id, start_time=now, tags=shared, run_name=self.study
+                )
+                run_id = str(run.info.run_id)
+            for name, value in tags.items():
+                self._client.set_tag(run_id, name, value[:MAX_TAG_CHARACTERS])
+            points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+            self._client.log_batch(run_id, metrics=points, synchronous=True)
+            for path in files:
+                self._client.log_artifact(run_id, str(path))
+            self._client.set_terminated(run_id, "FINISHED", now)
+        return run_id
+
+    def _is_ours(self, run: Run) -> bool:
+        return bool(run.data.tags.get("sweep_id") == self.sweep_id)
+
     @property
     def _client(self) -> mlflow.MlflowClient:
         return self.tracker.client

@@ -9,7 +9,7 @@ from cnnbench.errors import CnnbenchError
 from cnnbench.execute import execute
 from cnnbench.job import Answer, Progress, Refusal, decode_request, encode
 from cnnbench.measure.collect import collect_environment
-from cnnbench.preflight import find_device, peaks, preflight
+from cnnbench.preflight import equal_width, find_device, peaks, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,8 @@ def serve(
             send(encode(Answer(ready=preflight(request.preflight, report))))
         elif request.peaks is not None:
             send(encode(Answer(peaks=peaks(request.peaks))))
+        elif request.equal_width is not None:
+            send(encode(Answer(width=equal_width(request.equal_width))))
         elif request.examination is not None:
             send(encode(Answer(findings=examine(request.examination))))
         elif request.cell is not None:

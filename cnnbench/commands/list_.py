@@ -7,14 +7,14 @@ from importlib import import_module
 
 import click
 
-KINDS = ("architectures", "precisions", "profiles", "datasets")
+KINDS = ("architectures", "precisions", "profiles", "datasets", "studies")
 
 
 @click.command("list")
 @click.argument("what", required=False, type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_(what: str | None, *, as_json: bool) -> None:
-    """List the architectures, precisions, profiles and data sets there are."""
+    """List the architectures, precisions, profiles, data sets and studies there are."""
     catalogue = import_module("cnnbench.catalogue").catalogue()
     shown = {what: catalogue[what]} if what else catalogue
     if as_json:

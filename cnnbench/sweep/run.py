@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cnnbench.job import (
         Answer,
         CellJob,
+        EqualWidth,
         Examination,
         Finding,
         PeaksJob,
@@ -87,6 +88,15 @@ def check(launcher: Launcher, job: Preflight, *, model_seconds: float | None = N
 def find_peaks(launcher: Launcher, job: PeaksJob) -> Peaks:
     """Return what the device can reach now, with nothing else running."""
     return _ask(launcher, Request(peaks=job), lambda answer: answer.peaks)
+
+
+def find_width(launcher: Launcher, job: EqualWidth) -> int:
+    """Return the width at which one architecture takes as many FLOPs as another.
+
+    Raises:
+        CnnbenchError: there is none.
+    """
+    return _ask(launcher, Request(equal_width=job), lambda answer: answer.width)
 
 
 def examine(launcher: Launcher, job: Examination) -> tuple[Finding, ...]:

@@ -1,0 +1,1 @@
+"""One call of `cnnbench study`: runs what the studies need, judges it, writes what came of it."""
