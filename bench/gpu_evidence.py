@@ -8,6 +8,7 @@ valuable first:
     sweep     the `gpu` profile, whose trained cells come first
     harness   what cnnbench itself costs on this machine, and a bare loop beside it
     trust     A/A and A/B comparisons, a few of each
+    studies   the documented advice, judged: as many seeds as fit into the stage's time
 
 Each stage writes small files to results/reference/<device>/ and packs them, with what a resumed sweep
 needs, into one archive; `--resume ARCHIVE` takes an earlier one back. A stage that runs out of its time
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
 
     from cnnbench.environment import Environment
 
-STAGES = ("tests", "doctor", "sweep", "harness", "trust")
+STAGES = ("tests", "doctor", "sweep", "harness", "trust", "studies")
 # In the time of a stage; on a machine of one's own, `make bench-harness` runs 20.
 NUM_COMPARISONS = 4
 LIMIT_SECONDS = 480.0
 GRACE_SECONDS = 60.0
+# For the last cell, and for the pages that are written when the budget is used up.
+STUDIES_RESERVE_SECONDS = 90.0
 RESULTS = Path("results/local")
 REFERENCE = Path("results/reference")
 KEPT = ("cells.csv", "environment.json", "journal.jsonl")
@@ -153,6 +156,26 @@ def _trust(environment: Environment, folder: Path, arguments: argparse.Namespace
     )
 
 
+def _studies(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Judge the advice within the stage's time; open verdicts are evidence, and no failure."""
+    del environment
+    command = [sys.executable, "-m", "cnnbench", "study", "--all", "--device", arguments.device]
+    command += ["--no-download", "--results-dir", str(RESULTS)]
+    command += ["--budget", f"{arguments.limit - STUDIES_RESERVE_SECONDS:.0f}s"]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
+    if importlib.util.find_spec("mlflow") is None:
+        command += ["--tracking-uri", "none"]
+    status, text = _run(command, arguments.limit)
+    (folder / "studies.txt").write_text(text, encoding="utf-8")
+    for pages in sorted(RESULTS.glob("studies-*/studies"))[-1:]:
+        shutil.copytree(pages, folder / "studies", dirs_exist_ok=True)
+        for name in ("cells.csv", "environment.json", "journal.jsonl"):
+            shutil.copy(pages.parent / name, folder / "studies" / name)
+    # 3 is a verdict that is still open.
+    return status in {0, 3, 128 + signal.SIGTERM}
+
+
 def _measure_harness(folder: Path, arguments: argparse.Namespace, *options: str) -> bool:
     output = str(folder / "harness.csv")
     command = [sys.executable, "-m", "bench.harness", "--output", output, *options]
@@ -166,6 +189,7 @@ _STAGES = {
     "sweep": _sweep,
     "harness": _harness,
     "trust": _trust,
+    "studies": _studies,
 }
 
 

@@ -105,16 +105,17 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """Return the claim in words, such as `images per second up by at least 5 %`.
+        """Return the claim in words.
 
         >>> Claim(metric="val_loss", direction="same", size=0.1, variants=("a",), baseline="b").text
-        'final validation loss the same within 10 %'
+        'final validation loss the same within 10 % against b'
         """
         metric = METRICS[self.metric]
-        size = f"{100 * self.size:g} %" if metric.is_ratio else f"{self.size:g} {metric.unit}"
+        unit = metric.unit.removesuffix("s") if self.size == 1 else metric.unit
+        size = f"{100 * self.size:g} %" if metric.is_ratio else f"{self.size:g} {unit}"
         how = "the same within" if self.direction == "same" else f"{self.direction} by at least"
         where = {"best_batch": ", each at its fastest batch", "equal_memory": ", at equal memory"}
-        return f"{metric.text} {how} {size}{where.get(self.at, '')}"
+        return f"{metric.text} {how} {size} against {self.baseline}{where.get(self.at, '')}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from cnnbench.sweep.profiles import PROFILES
 
 def test_everything_there_is_is_listed_with_a_description() -> None:
     listed = catalogue()
-    assert list(listed) == ["architectures", "precisions", "profiles", "datasets"]
+    assert list(listed) == ["architectures", "precisions", "profiles", "datasets", "studies"]
     assert list(listed["architectures"])[: len(ARCHITECTURES)] == list(ARCHITECTURES)
     assert tuple(listed["precisions"]) == PRECISIONS
     assert list(listed["profiles"]) == list(PROFILES)

@@ -100,9 +100,8 @@ def write_overview(
 
 def _study_row(one: Verdict) -> dict[str, Any]:
     said = one.outcome.replace("_", " ")
-    against = f"{one.variant} against {one.baseline}"
     effect, claimed = tables.effect_text(one.row()), tables.claimed_text(one)
-    texts = [against, one.claim, said, effect, claimed, str(one.num_seeds or ""), one.reason]
+    texts = [one.variant, one.claim, said, effect, claimed, str(one.num_seeds or ""), one.reason]
     return {"texts": texts, "said": said, "outcome": one.outcome, "link": ""}
 
 

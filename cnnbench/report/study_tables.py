@@ -77,6 +77,33 @@ def overview_table(rows: Sequence[Mapping[str, Any]], *, linked: bool = True) ->
     return "\n".join(lines) + "\n"
 
 
+def compact_table(rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> str:
+    """Return a Markdown table with a line a study: each claim's outcome and effect in a few words.
+
+    Args:
+        rows: the columns of `verdicts.csv`.
+        prefix: the folder of the studies' pages, as seen from where the table stands.
+    """
+    lines = ["| study | confirmed | refuted | open or not measured |", "|---|---|---|---|"]
+    for name in dict.fromkeys(str(row["study"]) for row in rows):
+        own = [row for row in rows if row["study"] == name]
+        page = f"{prefix}/{name}.md" if prefix else f"{name}.md"
+        columns = [
+            "<br>".join(_brief(row) for row in own if row["outcome"] in outcomes)
+            for outcomes in (("confirmed",), ("refuted",), ("inconclusive", "not_measured"))
+        ]
+        lines.append(f"| [{name}]({page}) | {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _brief(row: Mapping[str, Any]) -> str:
+    """Return one verdict in a few words, its effect without the interval."""
+    said = f"{_cell(row['variant'])}: {_cell(row['claim'])}"
+    if row["effect"] in {None, ""}:
+        return f"{said} ({_cell(row['outcome']).replace('_', ' ')})"
+    return f"{said} ({number_text(float(row['effect']))} {row['unit']})"
+
+
 def overview_page(rows: Sequence[Mapping[str, Any]], *, command: str) -> str:
     """Return the overview of all studies as Markdown."""
     devices = ", ".join(dict.fromkeys(str(row["device"]) for row in rows))
@@ -116,7 +143,7 @@ def study_page(study: Study, verdicts: Sequence[Verdict], *, command: str, has_f
     for one in verdicts:
         row = one.row()
         lines.append(
-            f"| {_cell(one.variant)} against {_cell(one.baseline)} | {_cell(one.claim)} |"
+            f"| {_cell(one.variant)} | {_cell(one.claim)} |"
             f" **{one.outcome.replace('_', ' ')}** | {effect_text(row)} | {claimed_text(one)} |"
             f" {one.num_seeds or ''} | {_cell(one.reason)} |"
         )
@@ -134,7 +161,7 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
             lines += ["", one.study]
             before = one.study
         said = one.outcome.replace("_", " ")
-        lines.append(f"  {said:12}  {one.variant} against {one.baseline}: {one.claim}")
+        lines.append(f"  {said:12}  {one.variant}: {one.claim}")
         effect = effect_text(one.row())
         seeds = f" over {one.num_seeds} seeds" if one.num_seeds else ""
         lines.append(f"  {'':12}  {'; '.join(filter(None, (f'{effect}{seeds}', one.reason)))}")

@@ -174,16 +174,6 @@ def _claim(own: dict[str, Any], arms: tuple[str, ...], batch_sizes: tuple[int, .
         raise StudyError(miss("claim metric", metric, METRICS))
     if direction not in DIRECTIONS:
         raise StudyError(miss(f"direction of the claim on {metric},", direction, DIRECTIONS))
-    size = own.get("size")
-    if isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size <= 100:  # noqa: PLR2004 (of 100 points)
-        msg = (
-            f"size = {size!r} of the claim on {metric} is impossible: state the least that matters,"
-            " a number above 0 (0.05 is 5 % of a ratio; accuracies count in points of 100)."
-        )
-        raise StudyError(msg)
-    if METRICS[metric].is_ratio and direction == "down" and size >= 1:
-        msg = f"size = {size:g} of the claim on {metric} is impossible: nothing falls by all of itself."
-        raise StudyError(msg)
     at = str(own.get("at", "equal"))
     if at not in AT:
         raise StudyError(miss(f"'at' of the claim on {metric},", at, AT))
@@ -191,6 +181,34 @@ def _claim(own: dict[str, Any], arms: tuple[str, ...], batch_sizes: tuple[int, .
         why = "batch_sizes to choose from" if not batch_sizes else "a metric that is profiled"
         msg = f"the claim on {metric} at {at} needs {why}."
         raise StudyError(msg)
+    baseline, variants = _sides(own, metric, arms)
+    return Claim(
+        metric=metric,
+        direction=direction,
+        size=_size(own, metric, direction),
+        variants=variants,
+        baseline=baseline,
+        at=at,
+    )
+
+
+def _size(own: dict[str, Any], metric: str, direction: str) -> float:
+    size = own.get("size")
+    is_fall = METRICS[metric].is_ratio and direction == "down"
+    is_number = isinstance(size, int | float) and not isinstance(size, bool)
+    # Accuracies have 100 points, and nothing falls by all of itself.
+    if not is_number or not 0 < size <= 100 or (is_fall and float(size) >= 1):  # noqa: PLR2004
+        most = " and below 1" if is_fall else ""
+        msg = (
+            f"size = {size!r} of the claim on {metric} is impossible: state the least that matters,"
+            f" a number above 0{most} (0.05 is 5 % of a ratio; accuracies count in points of 100)."
+        )
+        raise StudyError(msg)
+    return float(size)
+
+
+def _sides(own: dict[str, Any], metric: str, arms: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return the arm that a claim starts from, and those that it is about."""
     baseline = str(own.get("baseline", arms[0]))
     variants = own.get("variants", [name for name in arms[1:] if name != baseline])
     if not isinstance(variants, list) or not variants:
@@ -202,14 +220,7 @@ def _claim(own: dict[str, Any], arms: tuple[str, ...], batch_sizes: tuple[int, .
     if baseline in variants:
         msg = f"the claim on {metric} compares {baseline!r} with itself."
         raise StudyError(msg)
-    return Claim(
-        metric=metric,
-        direction=direction,
-        size=float(size),
-        variants=tuple(variants),
-        baseline=baseline,
-        at=at,
-    )
+    return baseline, tuple(variants)
 
 
 def _seeds(table: dict[str, Any]) -> tuple[int, int]:
