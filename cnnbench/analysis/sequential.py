@@ -23,6 +23,8 @@ from scipy import stats
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 ERROR = 0.05
 # Fewer say nothing of how seeds differ.
 MIN_SEEDS = 3
@@ -105,7 +107,7 @@ def decide(
 
 
 def interval(
-    sample: Sequence[float], level: float, *, rounding: float = 0.0, seed: int = 0
+    sample: Sequence[float], level: float, *, rounding: float = 0.0
 ) -> tuple[float, float, str]:
     """Return the bounds between which the mean effect lies but for a chance of `level`, and the method.
 
@@ -118,10 +120,15 @@ def interval(
     half = t_quantile(len(sample) - 1, level) * spread / math.sqrt(len(sample))
     if len(sample) < MANY_SEEDS or spread == rounding:
         return mean - half, mean + half, "Student's t"
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(values.size, size=(NUM_RESAMPLES, values.size))].mean(axis=1)
+    drawn = values[_draws(values.size)].mean(axis=1)
     low, high = np.quantile(drawn, [_tail(values.size, level), 1 - _tail(values.size, level)])
     return float(low), float(high), "bootstrap"
+
+
+@cache
+def _draws(size: int) -> NDArray[np.int64]:
+    """Return which values each resample takes; seeded, so that the same effects give the same verdict."""
+    return np.random.default_rng(0).integers(size, size=(NUM_RESAMPLES, size))
 
 
 @cache

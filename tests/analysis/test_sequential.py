@@ -10,7 +10,7 @@ import pytest
 from cnnbench.analysis.sequential import MANY_SEEDS, Decision, decide, interval
 
 LOOKS = (3, 5, 8, 12)
-NUM_STUDIES = 1500
+NUM_STUDIES = 1000
 
 
 def outcomes(

@@ -76,9 +76,7 @@ def test_the_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.csv"
     path.write_text(verdicts_csv(one.row() for one in VERDICTS))
     rows = read_verdicts(path)
-    assert [row["outcome"] for row in rows] == list(
-        ("confirmed", "refuted", "inconclusive", "not_measured")
-    )
+    assert [row["outcome"] for row in rows] == list(OUTCOMES)
     assert float(rows[0]["effect"]) == 1.5
     assert rows[3]["effect"] == ""
     assert rows[3]["reason"] == "wide failed: it <broke>"
@@ -164,7 +162,7 @@ def test_the_readme_takes_the_table_between_its_markers(tmp_path: Path) -> None:
     readme.write_text("no markers")
     with pytest.raises(StoreError, match="needs the lines"):
         replace_between_markers(readme, text)
-    with pytest.raises(StoreError, match="there is no verdicts.csv"):
+    with pytest.raises(StoreError, match="there is no verdicts"):
         table(tmp_path)
 
 
