@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from cnnbench.study import METRICS
 from cnnbench.sweep.arms import Arm, make_cell
 from cnnbench.sweep.studies import STUDIES, load_study
 from sample_study import sample_study, write_study
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ADVICE = (
     *("mixed-precision", "batch-size", "gradient-checkpointing", "depthwise-separable"),
@@ -160,6 +157,17 @@ def test_each_variant_may_change_another_of_several_factors(tmp_path: Path) -> N
     )
     with pytest.raises(StudyError, match="beside the factor 'width'"):
         load_study(str(both))
+
+
+def test_the_documented_example_is_a_study(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    path = tmp_path / "dropout.toml"
+    path.write_text(example)
+    study = load_study(str(path))
+    assert study.num_tests == 2
+    for metric in METRICS:
+        assert f"`{metric}`" in text
 
 
 def test_a_name_that_is_none_tells_the_nearest() -> None:
