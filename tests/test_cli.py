@@ -737,7 +737,7 @@ def test_the_doctor_tells_what_it_found_as_text_and_as_json(
     assert "unknown device 'tpu'" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["architectures", "precisions", "profiles", "datasets"])
+@pytest.mark.parametrize("kind", ["architectures", "precisions", "profiles", "datasets", "studies"])
 def test_list_prints_names_and_descriptions_as_text_and_as_json(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
@@ -753,7 +753,7 @@ def test_list_prints_names_and_descriptions_as_text_and_as_json(
 def test_every_command_and_option_has_a_help_text(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for command in ([], ["run"], ["report"], ["doctor"], ["list"], ["ui"]):
+    for command in ([], ["run"], ["report"], ["doctor"], ["list"], ["study"], ["ui"]):
         assert run_here(*command, "--help", folder=tmp_path) == 0
         assert capfd.readouterr().out.startswith("Usage: ")
     assert run_here("--version", folder=tmp_path) == 0
