@@ -12,6 +12,7 @@ from cnnbench.study import OUTCOMES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cnnbench.report.figures import Panel
     from cnnbench.study import Study, Verdict
 
 OUTCOME_COLOURS = {
@@ -105,14 +106,14 @@ def _thresholds(one: Verdict) -> list[float]:
     return [one.threshold, 1 / one.threshold if one.unit == "x" else -one.threshold]
 
 
-def _panel(rows: list[dict[str, Any]], unit: str) -> alt.LayerChart:
+def _panel(rows: list[dict[str, Any]], unit: str) -> Panel:
     neutral = 1.0 if unit == "x" else 0.0
     ticks = [{"line": row["line"], "effect": value} for row in rows for value in row["thresholds"]]
     title = AXIS_TITLES.get(unit, f"variant less baseline, {unit}")
     reach = [neutral, *(tick["effect"] for tick in ticks)]
     reach += [row[key] for row in rows for key in ("effect", "low", "high")]
     if unit == "x":
-        x: alt.X = _log_x("effect", reach, title=title)
+        x = _log_x("effect", reach, title=title)
     else:
         x = alt.X("effect:Q", title=title, scale=alt.Scale(zero=True, nice=True))
     lines = list(dict.fromkeys(row["line"] for row in rows))
@@ -127,15 +128,20 @@ def _panel(rows: list[dict[str, Any]], unit: str) -> alt.LayerChart:
         thickness=2.4, height=18, color=INK, opacity=1
     )
     bounds = {"x": x, "y": y}
-    bars = base.mark_rule(strokeWidth=3).encode(
-        x=alt.X("low:Q", scale=x.scale, title=title), x2="high:Q", color=colour
-    )
+    bars = base.mark_rule(strokeWidth=3).encode(x=_renamed(x, "low:Q"), x2="high:Q", color=colour)
     dots = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x, color=colour, shape=_outcome_scale(alt.Shape, OUTCOME_SHAPES)
     )
     return alt.layer(even.encode(x=x), claimed.encode(**bounds), bars, dots).properties(
         width=WIDTH, height=LINE_HEIGHT * len(lines)
     )
+
+
+def _renamed(x: alt.X, field: str) -> alt.X:
+    """Return the same axis for another field."""
+    same = x.copy()
+    same.shorthand = field
+    return same
 
 
 def _outcome_scale(channel: Any, looks: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -84,11 +85,12 @@ def _sized(table: dict[str, Any]) -> dict[str, Any]:
 
 def _study(path: Path, table: dict[str, Any]) -> Study:
     _check_keys(table, _KEYS, "a study")
-    texts = {name: _text(table, name) for name in _TEXTS}
-    usual = {name: _typed(table, name, default) for name, default in _OPTIONAL.items()}
+    given: dict[str, Any] = {name: _text(table, name) for name in _TEXTS}
+    given |= {name: _typed(table, name, default) for name, default in _OPTIONAL.items()}
+    given |= {name: _table(table, name) for name in _TABLES}
     factors = _factors(table)
     seeds, max_seeds = _seeds(table)
-    baseline = usual.pop("baseline")
+    baseline = given["baseline"]
     for name, known in zip(_TABLES, (_CELL_KEYS, _RECIPE_KEYS, _TIMING_KEYS), strict=True):
         _check_keys(_table(table, name), known, f"[{name}]")
     if "architecture" not in _table(table, "cell"):
@@ -107,14 +109,11 @@ def _study(path: Path, table: dict[str, Any]) -> Study:
         name=re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem),
         seeds=seeds,
         max_seeds=max_seeds,
-        baseline=baseline,
         variants=variants,
         claims=claims,
         batch_sizes=batch_sizes,
         factors=factors,
-        **{name: _table(table, name) for name in _TABLES},
-        **texts,
-        **usual,
+        **given,
     )
 
 
@@ -195,16 +194,16 @@ def _claim(own: dict[str, Any], arms: tuple[str, ...], batch_sizes: tuple[int, .
 def _size(own: dict[str, Any], metric: str, direction: str) -> float:
     size = own.get("size")
     is_fall = METRICS[metric].is_ratio and direction == "down"
-    is_number = isinstance(size, int | float) and not isinstance(size, bool)
+    number = math.nan if isinstance(size, bool) or not isinstance(size, int | float) else size
     # Accuracies have 100 points, and nothing falls by all of itself.
-    if not is_number or not 0 < size <= 100 or (is_fall and float(size) >= 1):  # noqa: PLR2004
+    if not 0 < number <= 100 or (is_fall and number >= 1):  # noqa: PLR2004
         most = " and below 1" if is_fall else ""
         msg = (
             f"size = {size!r} of the claim on {metric} is impossible: state the least that matters,"
             f" a number above 0{most} (0.05 is 5 % of a ratio; accuracies count in points of 100)."
         )
         raise StudyError(msg)
-    return float(size)
+    return float(number)
 
 
 def _sides(own: dict[str, Any], metric: str, arms: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
