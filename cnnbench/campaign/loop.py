@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 FOLDER = "studies"
 # A cell whose speed others spoilt is measured once more, and no more.
 MAX_ATTEMPTS = 2
+LEARNT = frozenset({"completed", "diverged"})
 PREPARED = "prepared"
 
 
@@ -205,10 +206,12 @@ class Campaign:
                     if time.monotonic() > self._deadline:
                         self._observer.on_warning("the budget is used up: the same call goes on")
                         return
-                    self._run_cell(bench, trial, cell)
+                    record = self._run_cell(bench, trial, cell)
+                    if record.status not in LEARNT:  # its claims are lost: what else do they need?
+                        break
                 is_going_on = True
 
-    def _run_cell(self, bench: _Bench, trial: Trial, cell: Cell) -> None:
+    def _run_cell(self, bench: _Bench, trial: Trial, cell: Cell) -> Record:
         """Run one cell; a timed one that was disturbed is measured once more."""
         while True:
             self._observer.on_cell(cell)
@@ -224,9 +227,9 @@ class Campaign:
             self._attempts[record.cell_hash] += 1
             self._book.log(trial.study.name, record)
             self._observer.on_record(record)
-            is_spoilt = record.validity == "suspect" and cell.timing.max_windows > 0
+            is_spoilt = record.validity == "suspect" and trial.is_timed(cell)
             if not is_spoilt or self._attempts[record.cell_hash] >= MAX_ATTEMPTS:
-                return
+                return record
             self._observer.on_plan(_plan(trial, [cell]), [cell])
 
     def _write(self, bench: _Bench, trials: Sequence[Trial]) -> list[Verdict]:

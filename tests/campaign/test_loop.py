@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cnnbench.cell import Cell
 
 BROKEN = ("width = 8", "width = -1")
+# Trains and times nothing: what the device can reach need not be measured for it.
+TRAINED = ('"num_parameters"', '"val_accuracy"')
 
 
 class Noting(Observer):
@@ -174,7 +176,7 @@ def test_flipping_the_arms_flips_the_verdict(found: Findings, place: Path) -> No
 
 
 def test_the_end_of_the_budget_keeps_what_was_run_and_the_next_call_goes_on(place: Path) -> None:
-    write_study(place, ("simple_cnn(width=4)", "simple_cnn(width=5)"), name="short.toml")
+    write_study(place, ("simple_cnn(width=4)", "simple_cnn(width=5)"), TRAINED, name="short.toml")
     observer = Noting()
     begun = run("short.toml", observer=observer, budget_seconds=1e-3)
     assert observer.cells == []
@@ -183,7 +185,7 @@ def test_the_end_of_the_budget_keeps_what_was_run_and_the_next_call_goes_on(plac
     assert begun.verdicts[0].reason == "0 of at least 3 seeds were run"
     assert begun.is_undecided
     ended = run("short.toml")
-    assert ended.verdicts[0].outcome == "confirmed"
+    assert all(one.num_seeds >= 3 for one in ended.verdicts)
 
 
 def test_an_arm_that_cannot_be_built_is_refused_before_anything_runs(place: Path) -> None:
@@ -227,7 +229,7 @@ def test_an_arm_that_fails_is_not_measured_and_never_refuted(
     (place / "failing.py").write_text(FAILING)
     write_study(
         place, ('"width"', '"fails"'), ("width = 8", "fails = true"),
-        ("simple_cnn(width=4)", "failing:Failing"), name="failing.toml",
+        ("simple_cnn(width=4)", "failing:Failing"), TRAINED, name="failing.toml",
     )  # fmt: skip
     options = ("--tracking-uri", "none", "--isolation", "inline")
     assert run_here("study", "failing.toml", *options, folder=place) == 1
@@ -245,7 +247,7 @@ def test_an_arm_that_fails_is_not_measured_and_never_refuted(
         (("--all", "--budget", "soon"), "is no time"),
         (("activatoin",), "Did you mean 'activation'"),
         (("missing.toml",), "cannot read the study"),
-        (("wider.toml", "--dataset", "digit"), "unknown data set"),
+        (("wider.toml", "--dataset", "digit"), "unknown dataset"),
         (("wider.toml", "--dataset", "synthetic(num_images=100)"), "train_subset"),
     ],
 )
