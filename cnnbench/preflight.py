@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from cnnbench import architectures
-from cnnbench.architectures.pretrained import sha256_of
 from cnnbench.architectures.factory import load
+from cnnbench.architectures.pretrained import sha256_of
 from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
 from cnnbench.job import Progress, Ready

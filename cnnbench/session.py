@@ -212,8 +212,6 @@ def _tabulate(done: Iterable[Record], folder: Path) -> Records:
     if records:
         import_module("cnnbench.analysis.frame").write_tables(records, folder)
     return records
-def absolute(path: str | Path) -> Path:
-    """Return `path` from the root on, a `~` at its beginning spelt out.
 
 
 def _has_report(folder: Path) -> bool:
@@ -222,7 +220,9 @@ def _has_report(folder: Path) -> bool:
     return page.exists() and page.stat().st_mtime_ns >= (folder / JOURNAL).stat().st_mtime_ns
 
 
-def _absolute(path: str | Path) -> Path:
+def absolute(path: str | Path) -> Path:
+    """Return `path` from the root on, a `~` at its beginning spelt out.
+
     Raises:
         StoreError: there is no such user.
     """

@@ -389,7 +389,7 @@ class SweepLog:
         Raises:
             StoreError: the store refuses.
         """
-        now = _milliseconds(time.time())
+        now = _milliseconds(clock.now())
         with _refusals(self.tracker.uri):
             condition = f"tags.study = '{self.study}' and tags.kind = 'study'"
             runs = [run for run in self._runs(condition) if self._is_ours(run)]

@@ -251,7 +251,11 @@ def _table_row(row: Row, columns: Sequence[Column], fastest: dict[str, float]) -
     elif record.validity == "suspect":
         kind = "suspect"
     name = record.cell.architecture
-    first = {"column": NAME_COLUMN, "text": f"★\u00a0{name}" if row.is_best else name, "value": name}
+    first = {
+        "column": NAME_COLUMN,
+        "text": f"★\u00a0{name}" if row.is_best else name,
+        "value": name,
+    }
     cells = [{"column": c, "text": row.texts[c.name], "value": _exact(row, c)} for c in columns]
     return {
         "cell": record.cell_hash,
