@@ -42,6 +42,13 @@ report: setup ## Write the report of the latest sweep
 .PHONY: studies
 studies: setup ## Put all documented advice to the test (ARGS="--budget 30m"); resumes
 	@$(RUN) -m cnnbench study --all $(ARGS)
+.PHONY: regress
+regress: setup ## Look for regressions: against this machine's baseline, or BASE=<rev> measured beside
+	@$(RUN) -m cnnbench regress $(if $(BASE),--base '$(BASE)') $(ARGS)
+
+.PHONY: accept
+accept: setup ## Show what `make regress` measured last, and make it this machine's baseline
+	@$(RUN) -m cnnbench accept $(ARGS)
 
 .PHONY: test
 test: setup ## Run the tests; those that need a GPU are skipped, and counted, where there is none
@@ -69,6 +76,9 @@ bench-harness: setup ## Measure cnnbench itself into results/local/harness.csv
 .PHONY: torture
 torture: setup ## Kill sweeps and their workers fifty times, and check that nothing is lost (minutes)
 	@$(RUN) tests/torture.py $(ARGS)
+.PHONY: bench-regress
+bench-regress: setup ## Plant regressions and see that the gate finds each (ARGS="--only plants")
+	@$(RUN) -m bench.plants $(ARGS)
 
 .PHONY: gpu-evidence
 gpu-evidence: setup ## Do all that needs a GPU, in stages, into results/reference/ (DEVICE=cpu rehearses)

@@ -118,7 +118,7 @@ def identical(bench: Bench, *, number: int) -> list[Figure]:
 
 def slowed(bench: Bench, *, number: int) -> list[Figure]:
     """Return how often each verdict came in `number` comparisons of A/B, B being slower by some 5 %."""
-    planted, slowdown = _calibrate(bench)
+    planted, slowdown = calibrate(bench)
     click.echo(f"planted: {planted.cell.architecture}, {slowdown:.1%} slower", err=True)
     with noisy_neighbour() if bench.busy else nullcontext():
         found = [_compare(bench, planted, f"A/B {n + 1}", seed=n) for n in range(number)]
@@ -194,7 +194,7 @@ def job_of(ready: Ready, cell: Cell) -> CellJob:
     )
 
 
-def _calibrate(bench: Bench) -> tuple[CellJob, float]:
+def calibrate(bench: Bench) -> tuple[CellJob, float]:
     """Return the job whose convolution slows the step by the least that is at least 5 %."""
 
     @cache

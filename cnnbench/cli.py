@@ -18,9 +18,11 @@ EXIT_SIGNAL = 128
 # Name to the module and the function in it: only what is called is imported.
 COMMANDS = {
     "compare": "cnnbench.commands.compare:compare",
+    "accept": "cnnbench.commands.accept:accept",
     "doctor": "cnnbench.commands.doctor:doctor",
     "list": "cnnbench.commands.list_:list_",
     "recommend": "cnnbench.commands.recommend:recommend",
+    "regress": "cnnbench.commands.regress:regress",
     "report": "cnnbench.commands.report:report",
     "run": "cnnbench.commands.run:run",
     "sync": "cnnbench.commands.sync:sync",

@@ -98,7 +98,8 @@ class CellJob:
     cell has one, had before the first cell. Without `peaks` nothing is held against a roofline.
     Files that the cell leaves (those of `extras`, a snapshot when memory runs out) go to `folder`;
     where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
-    for its turn before each timed window and before whatever follows them.
+    for its turn before each timed window and before whatever follows them. `workload` is what the windows
+    are filled with: `training`, `inference` or `loading`.
     """
 
     cell: Cell
@@ -112,6 +113,7 @@ class CellJob:
     extras: tuple[str, ...] = ()
     takes_turns: bool = False
     weights_sha256: str = ""
+    workload: str = "training"
 
 
 @dataclass(frozen=True, kw_only=True)

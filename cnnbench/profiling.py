@@ -24,6 +24,7 @@ from cnnbench.measure.witness import PatientWitness
 from cnnbench.measurement import MAX_FOREIGN_FRACTION, Energy, Profile
 from cnnbench.stats import median_interval
 from cnnbench.training.step import Tally
+from cnnbench.training.workloads import workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -94,9 +95,9 @@ def profile_step(
     tally = Tally.on(device)
     clock = stopwatch(device)
 
-    def step() -> None:
-        images, labels = batches.next()
-        training_step(images, labels, tally)
+    step = workload(
+        job.workload, training_step, batches.next, tally, precision=bench.precision, device=device
+    )
 
     compiles = cell.compile != "off"
     report(Progress(phase="compiling" if compiles else "warming up"))

@@ -283,6 +283,15 @@ class Forkserver(_Isolated):
 
     def __init__(self) -> None:
         """Start the server; it imports while the caller goes on."""
+    def __init__(self, *, root: Path | None = None) -> None:
+        """Start the server; it imports while the caller goes on.
+
+        Args:
+            root: a folder that holds another cnnbench, to be run instead of this one.
+        """
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR, root=root)
         self._number = 0
         self._ended: int | None = None
         self._start_server()
@@ -423,9 +432,14 @@ class Spawn(_Isolated):
             self._pidfd = -1
 
 
-def _python(module: str, connection: socket.socket, *, stderr: Any) -> subprocess.Popen[bytes]:
+def _python(
+    module: str, connection: socket.socket, *, stderr: Any, root: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
     fd = connection.fileno()
+    variables = worker_variables(os.environ)
+    if root is not None:
+        variables["PYTHONPATH"] = os.pathsep.join((str(root), variables["PYTHONPATH"]))
     return subprocess.Popen(
         # -P: a user's file that is called like a module of ours or of Python's hides none.
         [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())],
@@ -433,7 +447,7 @@ def _python(module: str, connection: socket.socket, *, stderr: Any) -> subproces
         stdin=subprocess.DEVNULL,
         stdout=stderr,
         stderr=stderr,
-        env=worker_variables(os.environ),
+        env=variables,
         start_new_session=True,
     )
 

@@ -1,0 +1,89 @@
+"""Baselines: one file for each machine and software, looked for before anything is measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnbench.errors import StoreError
+from cnnbench.regress.results import read_results, write_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cnnbench.regress.machine import Machine
+    from cnnbench.regress.results import Results
+
+FOLDER = "baselines"
+REGRESS = "regress"
+LATEST = "latest.json"
+
+
+def baseline_path(results_dir: Path, machine: Machine) -> Path:
+    """Return where the baseline of `machine` lies, or would."""
+    return results_dir / FOLDER / machine.folder / machine.file
+
+
+def latest_path(results_dir: Path) -> Path:
+    """Return where the gate leaves what it measured last, for `accept` to take."""
+    return results_dir / REGRESS / LATEST
+
+
+def load_baseline(path: Path, machine: Machine) -> Results:
+    """Return the baseline in `path`, which must be of `machine`.
+
+    Raises:
+        StoreError: it is missing, damaged, empty, or another machine's: naming what differs.
+    """
+    try:
+        baseline = read_results(path)
+    except StoreError as error:
+        msg = f"no baseline to compare with: {error} Measure one, then `cnnbench accept` it."
+        raise StoreError(msg) from error
+    difference = machine.difference(baseline.machine)
+    if difference:
+        msg = (
+            f"the baseline {path} is another machine's: {difference}."
+            " Compare with a revision instead: --base REV."
+        )
+        raise StoreError(msg)
+    if not baseline.tests:
+        msg = f"the baseline {path} holds no tests. Measure one anew, then `cnnbench accept` it."
+        raise StoreError(msg)
+    return baseline
+
+
+def find_baseline(results_dir: Path, machine: Machine) -> Results | None:
+    """Return this machine's baseline, `None` where there is none yet.
+
+    Raises:
+        StoreError: there is one, and it is damaged or not what its name says.
+    """
+    path = baseline_path(results_dir, machine)
+    return load_baseline(path, machine) if path.exists() else None
+
+
+def others(results_dir: Path, machine: Machine) -> list[Path]:
+    """Return the baselines of other machines or software, those of the same device first."""
+    folder = results_dir / FOLDER
+    found = sorted(folder.glob("*/*.json"))
+    return sorted(found, key=lambda path: path.parent.name != machine.folder)
+
+
+def accept(results: Results, results_dir: Path) -> Path:
+    """Make `results` the baseline of its machine and return the file.
+
+    Raises:
+        StoreError: a test did not complete, or the folder cannot be written to.
+    """
+    broken = [
+        f"{name} ({run.status}: {run.error})"
+        for name, test in results.tests.items()
+        for run in test.runs[-1:]
+        if run.status in {"failed", "timeout"}
+    ]
+    if broken:
+        msg = f"what failed is no baseline: {'; '.join(broken)}. Mend it and measure again."
+        raise StoreError(msg)
+    path = baseline_path(results_dir, results.machine)
+    write_results(results, path)
+    return path

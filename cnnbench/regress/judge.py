@@ -1,0 +1,319 @@
+"""Verdicts on a candidate against its base: presence, status, precision, speed, memory, accuracy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scipy import stats as distributions
+
+from cnnbench.analysis.paired import MIN_WINDOWS
+from cnnbench.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
+from cnnbench.regress.suite import ACCURACY
+from cnnbench.stats import MIN_DELTA, MIN_PAIRS, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cnnbench.regress.results import Measured, Results, Run
+    from cnnbench.stats import Comparison, Pair
+
+MIB = 2**20
+# A peak moves by less than this for reasons that are nobody's: alignment, a library's workspace.
+MEMORY_FRACTION = 0.01
+MEMORY_BYTES = 16 * MIB
+# Of the validation images, in absolute terms.
+ACCURACY_DELTA = 0.01
+MIN_SEEDS = 5
+# Before so many pairs of processes nothing is decided.
+MIN_RUNS = 5
+CONFIDENCE = 0.95
+# Attributes of `Run`, and what they are called.
+MEMORIES = {
+    "peak_allocated_bytes": "allocated memory",
+    "peak_reserved_bytes": "reserved memory",
+    "process_bytes": "process memory",
+}
+# The gravest first: a test is worth its worst finding.
+SEVERITY = ("regressed", "invalid", "inconclusive", "improved", "same")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One verdict on one measure of one test, with what it was made from.
+
+    `ratio` is the candidate's over the base's, and of accuracies it is the difference; `low` and
+    `high` bound it with 95 % confidence where several processes tell how it varies.
+
+    - `same`: no worse, by more than does not matter; it may be better.
+    - `regressed`, `improved`: it differs, and by more than that.
+    - `inconclusive`: the numbers do not say; more of them, or a quieter machine, would.
+    - `invalid`: there is nothing that may be compared.
+    """
+
+    test: str
+    measure: str
+    verdict: str
+    base: float | str | None = None
+    candidate: float | str | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    num_pairs: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """All findings of one call, and the tests that the base does not have."""
+
+    findings: tuple[Finding, ...]
+    new_tests: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """Return the gravest of the verdicts; without any finding there is nothing to trust."""
+        found = {finding.verdict for finding in self.findings}
+        return next((verdict for verdict in SEVERITY if verdict in found), "invalid")
+
+    @property
+    def exit_code(self) -> int:
+        """Return 1 for a regression, 3 where something stays open, else 0."""
+        if self.verdict == "regressed":
+            return EXIT_FAILED
+        return EXIT_INCONCLUSIVE if self.verdict in {"invalid", "inconclusive"} else 0
+
+
+def judge(base: Results, candidate: Results, *, delta: float = MIN_DELTA) -> Judgement:
+    """Judge every test of either side.
+
+    Args:
+        base: what is compared with.
+        candidate: what is judged.
+        delta: the relative difference in speed that does not matter.
+    """
+    findings: list[Finding] = []
+    for name, before in base.tests.items():
+        after = candidate.tests.get(name)
+        if after is None:
+            reason = "the test is no longer there"
+            findings.append(
+                Finding(test=name, measure="presence", verdict="regressed", reason=reason)
+            )
+        else:
+            findings.extend(judge_test(before, after, delta=delta))
+    new = tuple(name for name in candidate.tests if name not in base.tests)
+    return Judgement(findings=tuple(findings), new_tests=new)
+
+
+def judge_test(base: Measured, candidate: Measured, *, delta: float) -> list[Finding]:
+    """Judge one test by everything that both sides have measured of it."""
+    found = [*_status(base, candidate)]
+    if not found:
+        found = [*_precision(base, candidate)]
+        if not any(finding.verdict != "same" for finding in found):
+            found += [*_validity(base, candidate)] or [*_throughput(base, candidate, delta)]
+        found += _memories(base, candidate)
+        found += _accuracy(base, candidate)
+    return found
+
+
+def is_decided(base: Measured, candidate: Measured, *, delta: float) -> bool:
+    """Say whether more processes would change nothing."""
+    found = judge_test(base, candidate, delta=delta)
+    if any(one.measure in {"status", "precision"} and one.verdict != "same" for one in found):
+        return all(one.verdict != "inconclusive" for one in found if one.measure == "status")
+    if min(len(base.runs), len(candidate.runs)) < MIN_RUNS:
+        return all(run.status != "completed" for run in (*base.runs, *candidate.runs))
+    return all(one.verdict != "inconclusive" for one in found)
+
+
+def _status(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    """Yield a verdict where a side did not complete: then there are no numbers to compare."""
+    before, after = _statuses(base), _statuses(candidate)
+    if before == after == ["completed"]:
+        return
+    lost = [run for run in candidate.runs if run.status != "completed"]
+    verdict, reason = "same", f"both ended as {', '.join(after)}"
+    if before == ["completed"]:
+        # Once may be chance, on a GPU that others share; a second process tells.
+        sure = len(lost) == len(candidate.runs) or len(lost) > 1
+        verdict = "regressed" if sure else "inconclusive"
+        reason = lost[0].error or ""
+    elif after == ["completed"]:
+        verdict, reason = "improved", "it completes now"
+    elif before != after:
+        verdict, reason = "invalid", "neither side completes"
+    yield Finding(
+        test=base.name,
+        measure="status",
+        verdict=verdict,
+        base=", ".join(before),
+        candidate=", ".join(after),
+        num_pairs=len(candidate.runs),
+        reason=reason,
+    )
+
+
+def _statuses(test: Measured) -> list[str]:
+    return sorted({run.status for run in test.runs}) or ["not measured"]
+
+
+def _precision(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    before, after = _precisions(base), _precisions(candidate)
+    if before and after:
+        changed = before != after
+        yield Finding(
+            test=base.name,
+            measure="precision",
+            verdict="regressed" if changed else "same",
+            base=", ".join(before),
+            candidate=", ".join(after),
+            reason="it computes in another precision, so speeds cannot be compared"
+            if changed
+            else "",
+        )
+
+
+def _precisions(test: Measured) -> list[str]:
+    return sorted({run.effective_precision for run in test.runs if run.effective_precision})
+
+
+def _validity(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    for side, test in (("base", base), ("candidate", candidate)):
+        for run in test.runs:
+            if run.validity == "invalid":
+                reason = f"{side}: {'; '.join(run.validity_reasons)}"
+                yield Finding(test=base.name, measure="validity", verdict="invalid", reason=reason)
+                return
+
+
+def _throughput(base: Measured, candidate: Measured, delta: float) -> Iterator[Finding]:
+    if base.kind == ACCURACY:
+        return
+    pairs = [*_quiet_pairs(base.runs, candidate.runs)]
+    num_lost = min(len(base.runs), len(candidate.runs)) - len(pairs)
+    found = compare(pairs, delta=delta)
+    verdict, reasons = found.verdict, [found.reason]
+    if num_lost:
+        reasons.insert(0, f"others used the machine in {num_lost} pairs")
+    if not pairs and num_lost:
+        verdict = "inconclusive"
+    # What is at worst a little slower, and at best faster, is no regression.
+    if verdict == "inconclusive" and len(pairs) >= MIN_PAIRS and _is_no_slower(found, delta):
+        verdict, reasons = "same", reasons[:-1]
+    yield Finding(
+        test=base.name,
+        measure="throughput",
+        verdict=verdict,
+        base=base.images_per_second,
+        candidate=candidate.images_per_second,
+        ratio=found.ratio,
+        low=found.low,
+        high=found.high,
+        num_pairs=len(pairs),
+        reason="; ".join(filter(None, reasons)),
+    )
+
+
+def _is_no_slower(found: Comparison, delta: float) -> bool:
+    return found.low is not None and math.log(found.low) >= -math.log1p(delta)
+
+
+def _quiet_pairs(base: Sequence[Run], candidate: Sequence[Run]) -> Iterator[Pair]:
+    """Yield the step times of windows that nobody disturbed, of the pairs that have enough."""
+    for before, after in zip(base, candidate, strict=False):
+        quiet = [
+            (ours.step_seconds, theirs.step_seconds)
+            for ours, theirs in zip(before.windows, after.windows, strict=False)
+            if not (ours.is_disturbed or theirs.is_disturbed)
+        ]
+        if len(quiet) >= MIN_WINDOWS:
+            yield [ours for ours, _ in quiet], [theirs for _, theirs in quiet]
+
+
+def _memories(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    if base.kind == ACCURACY:
+        return
+    for name, measure in MEMORIES.items():
+        before, after = ([*_values(test.runs, name)] for test in (base, candidate))
+        if before and after:
+            yield _memory(base.name, measure, before, after)
+
+
+def _values(runs: Iterable[Run], name: str) -> Iterator[float]:
+    return (value for run in runs if (value := getattr(run, name)) is not None)
+
+
+def _memory(test: str, measure: str, before: list[float], after: list[float]) -> Finding:
+    """Compare medians; where the processes of the two sides overlap, nothing is certain."""
+    base, candidate = statistics.median(before), statistics.median(after)
+    threshold = max(MEMORY_FRACTION * base, MEMORY_BYTES)
+    verdict, reason = "same", ""
+    if candidate - base > threshold:
+        verdict = "regressed" if min(after) > max(before) else "inconclusive"
+        reason = f"{(candidate - base) / MIB:+.0f} MiB, above {threshold / MIB:.0f} MiB"
+    elif base - candidate > threshold and max(after) < min(before):
+        verdict, reason = "improved", f"{(candidate - base) / MIB:+.0f} MiB"
+    return Finding(
+        test=test,
+        measure=measure,
+        verdict=verdict,
+        base=base,
+        candidate=candidate,
+        ratio=candidate / base if base else None,
+        num_pairs=min(len(before), len(after)),
+        reason=reason,
+    )
+
+
+def _accuracy(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    """Compare what the same seeds reached: their difference has a Student's t interval."""
+    if base.kind != ACCURACY:
+        return
+    before, after = _by_seed(base.runs), _by_seed(candidate.runs)
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        reason = "no seed has an accuracy on both sides"
+        yield Finding(test=base.name, measure=ACCURACY, verdict="invalid", reason=reason)
+        return
+    differences = [after[seed] - before[seed] for seed in seeds]
+    mean = statistics.mean(differences)
+    low, high = _interval(differences)
+    if len(seeds) < MIN_SEEDS:
+        verdict, reason = "inconclusive", f"{len(seeds)} of at least {MIN_SEEDS} seeds"
+    elif high < -ACCURACY_DELTA:
+        verdict, reason = "regressed", f"{100 * mean:+.1f} points over {len(seeds)} seeds"
+    elif low > ACCURACY_DELTA:
+        verdict, reason = "improved", f"{100 * mean:+.1f} points over {len(seeds)} seeds"
+    elif low >= -ACCURACY_DELTA:
+        verdict, reason = "same", ""
+    else:
+        verdict, reason = "inconclusive", "more seeds would tell"
+    yield Finding(
+        test=base.name,
+        measure=ACCURACY,
+        verdict=verdict,
+        base=statistics.mean(before[seed] for seed in seeds),
+        candidate=statistics.mean(after[seed] for seed in seeds),
+        ratio=mean,
+        low=low,
+        high=high,
+        num_pairs=len(seeds),
+        reason=reason,
+    )
+
+
+def _by_seed(runs: Iterable[Run]) -> dict[int, float]:
+    return {run.seed: run.accuracy for run in runs if run.accuracy is not None}
+
+
+def _interval(differences: list[float]) -> tuple[float, float]:
+    mean, number = statistics.mean(differences), len(differences)
+    if number == 1:
+        return mean, mean
+    spread = statistics.stdev(differences) / math.sqrt(number)
+    factor = float(distributions.t.ppf((1 + CONFIDENCE) / 2, number - 1))
+    return mean - factor * spread, mean + factor * spread

@@ -1,0 +1,243 @@
+"""One call of `cnnbench regress`: looks for what to compare with, measures, judges, writes it down."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from cnnbench import noise
+from cnnbench.errors import InvalidValueError, ProfileError, StoreError
+from cnnbench.regress.arms import side
+from cnnbench.regress.baseline import latest_path
+from cnnbench.regress.gate import Clock, measure_alone, measure_by_turns
+from cnnbench.regress.judge import Judgement, judge
+from cnnbench.regress.machine import Machine, threads_exported
+from cnnbench.regress.results import Measured, Results, now, only_tests, write_results
+from cnnbench.regress.revision import WORKLOADS, Revision, checkout, find_revision, state
+from cnnbench.regress.suite import ACCURACY, load_suite, suite_path
+from cnnbench.session import check_writable
+from cnnbench.stats import MIN_DELTA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cnnbench.regress.arms import Side
+    from cnnbench.regress.gate import Say
+    from cnnbench.regress.opponent import Opponent
+    from cnnbench.regress.suite import Subject
+
+BUDGET_SECONDS = 1200.0
+# What every revision can do that can be measured at all.
+OLD_KINDS = ("training", ACCURACY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, where, and for how long."""
+
+    results_dir: Path
+    data_dir: Path
+    device: str = "auto"
+    suite: Path | None = None
+    only: str = ""
+    budget_seconds: float = BUDGET_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one call found; `base` and `judgement` are `None` where nothing was compared."""
+
+    candidate: Results
+    opponent: str = ""
+    base: Results | None = None
+    judgement: Judgement | None = None
+    delta: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def subjects_of(settings: Settings, device_type: str) -> tuple[Subject, ...]:
+    """Return the tests that are asked for.
+
+    Raises:
+        CnnbenchError: the suite cannot be read, or none of its tests has that name.
+    """
+    subjects = load_suite(settings.suite or suite_path(device_type))
+    kept = tuple(subject for subject in subjects if settings.only in subject.name)
+    if not kept:
+        msg = f"no test's name holds {settings.only!r}. There are: "
+        raise InvalidValueError(msg + ", ".join(subject.name for subject in subjects))
+    return kept
+
+
+def regress(
+    settings: Settings, machine: Machine, opponent: Opponent | None, *, say: Say
+) -> Outcome:
+    """Measure the suite, against `opponent` where there is one, and keep it for `accept`.
+
+    Raises:
+        CnnbenchError: what the user can put right, found before anything was measured.
+    """
+    subjects = subjects_of(settings, machine.device_type)
+    check_writable(settings.results_dir)
+    with ExitStack() as stack:
+        stack.enter_context(threads_exported(machine))
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="cnnbench-regress-")))
+        say("starting the workers")
+        ours = stack.enter_context(
+            side("candidate", settings.device, settings.data_dir, folder, None)
+        )
+        session = _Session(settings, ours, folder, say)
+        if opponent is None:
+            outcome = Outcome(candidate=session.results(session.alone(subjects, {})))
+        elif isinstance(opponent.target, Revision):
+            outcome = session.against_revision(opponent.target, subjects)
+        else:
+            outcome = session.against_baseline(opponent.target, subjects)
+    if not settings.only:  # a part of the suite is no baseline
+        write_results(outcome.candidate, latest_path(settings.results_dir))
+    return replace(outcome, opponent=opponent.text if opponent else "")
+
+
+def judged(base: Results, candidate: Results, *, opponent: str, only: str = "") -> Outcome:
+    """Return what two results that were measured before say; `only` as in `Settings`."""
+    base = only_tests(base, (name for name in base.tests if only in name))
+    candidate = only_tests(candidate, (name for name in candidate.tests if only in name))
+    judgement = judge(base, candidate, delta=MIN_DELTA)
+    return Outcome(
+        base=base, candidate=candidate, judgement=judgement, delta=MIN_DELTA, opponent=opponent
+    )
+
+
+class _Session:
+    """The candidate's workers, and what they are compared with."""
+
+    def __init__(self, settings: Settings, ours: Side, folder: Path, say: Say) -> None:
+        self._settings = settings
+        self._ours = ours
+        self._folder = folder
+        self._say = say
+        self._clock = Clock(seconds=settings.budget_seconds)
+        self._root = checkout()
+
+    def results(self, tests: Iterable[Measured]) -> Results:
+        """Return what was measured of this very code."""
+        commit, is_dirty = state(self._root)
+        return Results(
+            machine=Machine.of(self._ours.environment),
+            tests={test.name: test for test in tests},
+            commit=commit,
+            is_dirty=is_dirty,
+            measured_at=now(),
+            environment=asdict(self._ours.environment),
+        )
+
+    def alone(self, subjects: Sequence[Subject], number: dict[str, int]) -> list[Measured]:
+        return measure_alone(self._ours, subjects, number=number, say=self._say)
+
+    @property
+    def delta(self) -> float:
+        """Return the difference in speed that does not matter on this machine."""
+        return noise.delta(self._settings.results_dir, self._ours.environment)
+
+    def against_revision(self, revision: Revision, subjects: Sequence[Subject]) -> Outcome:
+        """Measure revision and candidate by turns."""
+        notes: list[str] = []
+        if not revision.has(WORKLOADS):
+            kept = tuple(subject for subject in subjects if subject.kind in OLD_KINDS)
+            if len(kept) < len(subjects):
+                notes.append(
+                    f"{len(subjects) - len(kept)} tests of inference and loading were left out:"
+                    " the base is older than they are"
+                )
+            subjects = kept
+        with (
+            revision.laid_out() as root,
+            side(
+                "base", self._settings.device, self._settings.data_dir, self._folder, root
+            ) as base,
+        ):
+            vanished = self._vanished(root, notes)
+            races = measure_by_turns(
+                (base, self._ours), subjects, self._clock, delta=self.delta, say=self._say
+            )
+        before = replace(
+            self.results([*(race.base for race in races), *vanished]),
+            commit=revision.commit,
+            is_dirty=False,
+        )
+        after = self.results(race.candidate for race in races)
+        return self._judged(before, after, notes)
+
+    def against_baseline(self, baseline: Results, subjects: Sequence[Subject]) -> Outcome:
+        """Measure the candidate alone; what then looks worse is measured by turns, where it can be.
+
+        A machine's pace differs from one day to the next. So a stored number alone condemns nobody
+        where the revision that it came from can be asked again.
+        """
+        difference = Machine.of(self._ours.environment).difference(baseline.machine)
+        if difference:
+            msg = f"the baseline is another machine's: {difference}. Compare with --base REV."
+            raise StoreError(msg)
+        names = [name for name in baseline.tests if self._settings.only in name]
+        base = only_tests(baseline, names)
+        number = {name: len(test.runs) for name, test in base.tests.items()}
+        after = self.results(self.alone(subjects, number))
+        outcome = self._judged(base, after, [])
+        doubtful = {
+            finding.test
+            for finding in (outcome.judgement.findings if outcome.judgement else ())
+            if finding.measure == "throughput" and finding.verdict in {"regressed", "inconclusive"}
+        }
+        again = [subject for subject in subjects if subject.name in doubtful]
+        if not again or baseline.is_dirty or not baseline.commit:
+            return outcome
+        try:
+            revision = find_revision(self._root, baseline.commit)
+        except InvalidValueError:
+            return outcome
+        self._say(f"measuring {len(again)} tests by turns with {revision.commit[:10]}")
+        turns = self.against_revision(revision, again)
+        if turns.base is None:
+            return outcome
+        note = f"{len(again)} tests that looked slower were measured by turns with the baseline's commit"
+        return self._judged(
+            replace(base, tests={**base.tests, **turns.base.tests}),
+            replace(after, tests={**after.tests, **turns.candidate.tests}),
+            [note, *turns.notes],
+        )
+
+    def _judged(self, base: Results, candidate: Results, notes: list[str]) -> Outcome:
+        delta = self.delta
+        return Outcome(
+            base=base,
+            candidate=candidate,
+            judgement=judge(base, candidate, delta=delta),
+            delta=delta,
+            notes=tuple(notes),
+        )
+
+    def _vanished(self, root: Path, notes: list[str]) -> list[Measured]:
+        """Return the tests of the base's own suite that this one has no more."""
+        own = self._settings.suite or suite_path(self._ours.environment.device_type)
+        try:
+            path = root / own.absolute().relative_to(self._root or own)
+        except ValueError:  # a suite from elsewhere is the same for both
+            return []
+        if not path.exists():
+            return []
+        try:
+            theirs = load_suite(path)
+        except ProfileError as error:
+            notes.append(
+                f"the base's own suite cannot be read, so vanished tests go unseen: {error}"
+            )
+            return []
+        own_names = {subject.name for subject in load_suite(own)}
+        return [
+            Measured(name=subject.name, kind=subject.kind, batch_size=subject.cell.batch_size)
+            for subject in theirs
+            if subject.name not in own_names and self._settings.only in subject.name
+        ]

@@ -1,0 +1,220 @@
+"""A baseline is kept by machine, found before anything is measured, and taken only when it fits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cnnbench.errors import CnnbenchError, StoreError
+from cnnbench.regress.baseline import accept, baseline_path, latest_path, load_baseline
+from cnnbench.regress.machine import this_machine
+from cnnbench.regress.opponent import choose_opponent
+from cnnbench.regress.results import write_results
+from cnnbench.regress.revision import checkout
+from command import environment, listing, run_here
+from sample_regress import (
+    STEP_SECONDS,
+    TRAINING,
+    sample_machine,
+    sample_results,
+    sample_test,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Runs the command line and then says which heavy modules it has brought in.
+WATCHED = """
+import sys
+from cnnbench.cli import main
+try:
+    main()
+finally:
+    print(sorted({"torch", "scipy", "pandas", "mlflow"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture
+def results_dir(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def test_the_path_names_device_driver_torch_and_cuda(results_dir: Path) -> None:
+    machine = sample_machine(
+        device="NVIDIA H100 80GB HBM3", device_type="cuda", driver="570", cuda="13.0"
+    )
+    path = baseline_path(results_dir, machine).relative_to(results_dir)
+    expected = "baselines/nvidia-h100-80gb-hbm3/driver-570_torch-2.11.0+cu130_cuda-13.0.json"
+    assert str(path) == expected
+
+
+def test_what_was_accepted_is_loaded_again(results_dir: Path) -> None:
+    results = sample_results()
+    path = accept(results, results_dir)
+    assert load_baseline(path, results.machine) == results
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("device", "AMD EPYC"),
+        ("driver", "535"),
+        ("torch", "2.12.0"),
+        ("cuda", "12.8"),
+        ("num_threads", 64),
+    ],
+)
+def test_a_baseline_of_another_machine_is_refused_and_the_key_named(
+    results_dir: Path, key: str, value: object
+) -> None:
+    path = accept(sample_results(), results_dir)
+    name = key.replace("_", " ")
+    with pytest.raises(StoreError, match=f"another machine's: {name} {value} here"):
+        load_baseline(path, sample_machine(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{torn", "[]", "{}", '{"machine_info": {"cnnbench": {"device": 3}}, "benchmarks": []}'],
+)
+def test_a_damaged_baseline_is_named_and_never_passed_over(results_dir: Path, text: str) -> None:
+    path = baseline_path(results_dir, sample_machine())
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(CnnbenchError, match="is damaged"):
+        choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+
+
+def test_a_baseline_without_tests_is_none(results_dir: Path) -> None:
+    path = accept(sample_results(tests={}), results_dir)
+    with pytest.raises(StoreError, match="holds no tests"):
+        load_baseline(path, sample_machine())
+
+
+def test_a_baseline_of_this_machine_goes_before_the_history(results_dir: Path) -> None:
+    accept(sample_results(), results_dir)
+    chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+    assert chosen.target == sample_results()
+    assert "0123456789" in chosen.text
+
+
+def test_without_a_baseline_the_history_is_compared_with_and_said_so(results_dir: Path) -> None:
+    if checkout() is None:
+        pytest.skip("these tests do not run from a git checkout")
+    chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+    assert "this machine has no baseline yet" in chosen.text
+
+
+def test_without_baseline_and_history_the_remedy_is_named(
+    results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnnbench.regress.opponent.checkout", lambda: None)
+    accept(sample_results(machine=sample_machine(torch="2.9.0")), results_dir)
+    with pytest.raises(StoreError, match=r"others': .*torch-2\.9\.0.*--no-compare"):
+        choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--baseline", "missing.json"), "there is no file missing.json"),
+        (("--baseline", "torn.json"), "torn.json is damaged"),
+        (("--baseline", "other.json"), "device "),
+        (("--base", "no-such-revision"), "no-such-revision"),
+        (("--results", "torn.json"), "torn.json is damaged"),
+        (("--no-compare", "--suite", "missing.toml"), "cannot read the suite missing.toml"),
+        (("--no-compare", "--only", "nothing"), "no test's name holds 'nothing'"),
+        (("--markdown", "nowhere/a.md"), "there is no such folder"),
+        (("--budget", "soon"), "write a time such as"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(
+    arguments: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "torn.json").write_text("{")
+    write_results(sample_results(), tmp_path / "other.json")
+    before = listing(tmp_path)
+    assert run_here("regress", *arguments, folder=tmp_path) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+    assert listing(tmp_path) == before
+
+
+def test_a_refusal_comes_before_torch_and_statistics_are_imported(tmp_path: Path) -> None:
+    write_results(sample_results(), tmp_path / "other.json")
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, "regress", "--baseline", "other.json"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "is another machine's" in done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_accept_shows_what_it_takes_and_what_it_replaces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results" / "local"
+    machine = this_machine()
+    gone = replace(sample_test(), name="training/gone")
+    accept(sample_results(sample_test(), gone, machine=machine), folder)
+    fast = sample_results(sample_test(STEP_SECONDS / 2), machine=machine)
+    write_results(fast, latest_path(folder))
+    assert run_here("accept", folder=tmp_path) == 0
+    out = capsys.readouterr().out
+    row = next(line.split() for line in out.splitlines() if line.startswith(TRAINING))
+    assert float(row[1].replace(",", "")) == pytest.approx(
+        2 * float(row[2].replace(",", "")), rel=0.1
+    )
+    assert "no longer in it: training/gone" in out
+    assert load_baseline(baseline_path(folder, machine), machine) == fast
+
+
+def test_nothing_is_accepted_that_was_not_measured_here_or_has_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latest = latest_path(tmp_path / "results" / "local")
+    assert run_here("accept", folder=tmp_path) == 2
+    assert "nothing to accept" in capsys.readouterr().err
+    write_results(sample_results(), latest)
+    assert run_here("accept", folder=tmp_path) == 2
+    assert "another machine's" in capsys.readouterr().err
+    broken = sample_test(status="failed", error="it broke", windows=())
+    write_results(sample_results(broken, machine=this_machine()), latest)
+    assert run_here("accept", folder=tmp_path) == 2
+    assert "what failed is no baseline" in capsys.readouterr().err
+    assert not (latest.parent.parent / "baselines").exists()
+
+
+def test_stored_results_are_judged_without_measuring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results" / "local"
+    accept(sample_results(), folder)
+    runs = sample_test(1.1 * STEP_SECONDS, offset=50).runs
+    halves = []
+    for number, part in enumerate((runs[:3], runs[3:])):
+        path = tmp_path / f"{number}.json"
+        write_results(sample_results(replace(sample_test(), runs=part)), path)
+        halves += ["--results", str(path)]
+    report, cases = tmp_path / "a.md", tmp_path / "a.xml"
+    command = ("regress", *halves, "--json", "--markdown", str(report), "--junit", str(cases))
+    assert run_here(*command, folder=tmp_path) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "regressed"
+    assert [f["measure"] for f in said["findings"] if f["verdict"] == "regressed"] == ["throughput"]
+    assert report.read_text().startswith("## Regression")
+    assert 'failures="1"' in cases.read_text()

@@ -1,0 +1,97 @@
+"""The history remembers every call of one machine, and tells lasting changes from noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from cnnbench.regress.history import (
+    NAME,
+    Point,
+    append_history,
+    find_steps,
+    key_of,
+    read_history,
+)
+from cnnbench.report.trend import trend, trend_png
+from sample_regress import TRAINING, sample_machine, sample_results
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def points(levels: list[float], *, noise: float = 0.004, seed: int = 0) -> list[Point]:
+    factors = np.exp(np.random.default_rng(seed).normal(0, noise, size=len(levels)))
+    return [
+        Point(
+            measured_at=f"2026-01-{number + 1:02}",
+            commit=f"{number:040}",
+            is_dirty=False,
+            machine=key_of(sample_machine()),
+            test=TRAINING,
+            images_per_second=level * float(factor),
+            peak_allocated_bytes=2.0e8,
+        )
+        for number, (level, factor) in enumerate(zip(levels, factors, strict=True))
+    ]
+
+
+def test_each_call_adds_its_tests_and_another_machine_does_not_see_them(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    for commit in ("a" * 40, "b" * 40):
+        append_history(folder, sample_results(commit=commit))
+    found = read_history(folder, sample_machine())
+    assert [point.commit for point in found] == ["a" * 40, "b" * 40]
+    assert found[0].images_per_second == pytest.approx(64 / 0.02, rel=0.01)
+    assert found[0].peak_allocated_bytes == 200 * 2**20
+    assert read_history(folder, replace(sample_machine(), torch="3.0")) == []
+
+
+def test_a_line_torn_by_a_crash_costs_no_other(tmp_path: Path) -> None:
+    append_history(tmp_path, sample_results())
+    with (tmp_path / NAME).open("a") as file:
+        file.write('{"measured_at": "20')
+    append_history(tmp_path, sample_results(commit="c" * 40))
+    assert len(read_history(tmp_path, sample_machine())) == 2
+
+
+def test_without_a_history_there_are_no_points(tmp_path: Path) -> None:
+    assert read_history(tmp_path, sample_machine()) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_alone_makes_no_step(seed: int) -> None:
+    assert find_steps(points([1000.0] * 30, seed=seed)) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lasting_loss_of_five_percent_is_found_where_it_began(seed: int) -> None:
+    (step,) = find_steps(points([1000.0] * 12 + [950.0] * 8, seed=seed))
+    assert (step.measure, step.index) == ("images_per_second", 12)
+    assert step.after / step.before == pytest.approx(0.95, abs=0.01)
+    assert "for the worse" in step.text
+    assert "0000000000" in step.text
+
+
+def test_more_memory_is_worse_and_a_single_outlier_is_no_level() -> None:
+    grown = [replace(p, peak_allocated_bytes=3.0e8) for p in points([1000.0] * 6)]
+    (step,) = find_steps([*points([1000.0] * 6), *grown])
+    assert (step.measure, "for the worse" in step.text) == ("peak_allocated_bytes", True)
+    assert find_steps(points([1000.0] * 9 + [700.0] + [1000.0] * 9)) == []
+
+
+def test_few_points_have_no_steps() -> None:
+    assert find_steps(points([1000.0, 1000.0, 500.0, 500.0])) == []
+
+
+def test_the_trend_is_drawn_with_its_steps() -> None:
+    found = points([1000.0] * 6 + [900.0] * 6)
+    marks = [(step.test, step.measure, step.index) for step in find_steps(found)]
+    chart = trend(found, marks).chart.to_dict()
+    rows = chart["datasets"]["rows"]
+    assert [row["call"] for row in rows if row["step"]] == [7]
+    assert {row["measure"] for row in rows} == {"images_per_second", "peak_allocated_bytes"}
+    assert trend_png(found, marks).startswith(b"\x89PNG")
