@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from importlib import import_module
+from statistics import median
 from typing import IO, TYPE_CHECKING
 
 import msgspec
@@ -148,7 +149,7 @@ def _steps(test: str, measure: str, points: Sequence[Point]) -> Iterable[Step]:
     values = [float(getattr(point, measure)) for point in points]
     ends = [0, *_change_points([math.log(value) for value in values]), len(values)]
     for start, middle, end in zip(ends, ends[1:], ends[2:], strict=False):
-        before, after = _level(values[start:middle]), _level(values[middle:end])
+        before, after = median(values[start:middle]), median(values[middle:end])
         if abs(math.log(after / before)) >= math.log1p(MIN_STEP):
             yield Step(
                 test=test,
@@ -172,10 +173,6 @@ def _change_points(logs: list[float]) -> list[int]:
     penalty = 2 * noise**2 * math.log(len(logs))
     found = ruptures.Pelt(model="l2", min_size=MIN_SEGMENT, jump=1).fit(signal).predict(pen=penalty)
     return [int(end) for end in found[:-1]]
-
-
-def _level(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def _is_torn(file: IO[bytes]) -> bool:

@@ -65,6 +65,11 @@ def load_suite(path: Path) -> tuple[Subject, ...]:
         if key not in (known := (*KINDS, "recipe", "timing")):
             msg = f"{path.name}: {miss('key in a suite', key, known)}"
             raise ProfileError(msg)
+    for kind in KINDS:
+        own = table.get(kind, [])
+        if not isinstance(own, list) or not all(isinstance(one, dict) for one in own):
+            msg = f"{path.name}: write each test of {kind} as [[{kind}]]."
+            raise ProfileError(msg)
     try:
         tests = tuple(_tests(table))
     except (CnnbenchError, TypeError, AttributeError) as error:

@@ -38,7 +38,7 @@ def test_results_read_back_as_they_were_written(tmp_path: Path) -> None:
 def test_pytest_benchmark_itself_shows_them(tmp_path: Path) -> None:
     write_results(sample_results(), tmp_path / "0001_base.json")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark.cli", "compare", str(tmp_path / "0001_base.json")],
+        [sys.executable, "-m", "pytest_benchmark", "compare", str(tmp_path / "0001_base.json")],
         cwd=tmp_path,
         capture_output=True,
         text=True,
