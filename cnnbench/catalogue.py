@@ -12,6 +12,7 @@ _ARCHITECTURES = {
     "resnet": "of ResidualBlock, ResNet-18's shape at 32x32 (width=64, depth=2)",
     "mbconv_net": "of MBConv, EfficientNet-B0's shape at 32x32 (width=1.0, depth=1.0)",
     "transfer_resnet50": "torchvision's ResNet-50, frozen, with a new head (frozen=True)",
+    "transfer_efficientnet_lite0": "EfficientNet-Lite0 likewise, 4.6 M parameters (trainable=head)",
 }
 _ELSEWHERE = {
     "torchvision:NAME": "any classifier of torchvision",

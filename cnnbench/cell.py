@@ -202,6 +202,9 @@ def union(cells: Iterable[Cell]) -> list[Cell]:
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """Split `resnet(width=16,depth=2)` into its name and its parameters; a bare name has none.
 
+    Text needs no quotes where it is one word (`resnet(activation=silu)`); `true` and `false` are read
+    as Python's.
+
     Raises:
         InvalidValueError: the brackets do not hold `name=literal` pairs.
     """
@@ -220,12 +223,18 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         is_whole = call.end_col_offset == len(source.encode())
         if not is_whole or not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise InvalidValueError(msg)
-        parameters = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg is not None}
+        parameters = {k.arg: _literal(k.value) for k in call.keywords if k.arg is not None}
         if call.args or len(parameters) < len(call.keywords):  # without a name, or twice
             raise InvalidValueError(msg)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InvalidValueError(msg) from error
     return name, parameters
+
+
+def _literal(value: ast.expr) -> Any:
+    if isinstance(value, ast.Name):
+        return {"true": True, "false": False}.get(value.id, value.id)
+    return ast.literal_eval(value)
 
 
 def plain_text(value: object) -> str:

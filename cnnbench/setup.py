@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from cnnbench.data.device_data import DeviceData
     from cnnbench.environment import DatasetInfo
 
-# torchvision's ResNet50_Weights.IMAGENET1K_V1.transforms(): what the weights were trained on.
-IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
 MEMORY_FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # Two images tell the segments: BatchNorm is in evaluation mode then.
 NUM_EXAMPLE_IMAGES = 2
@@ -110,13 +107,11 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
     # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
     torch.backends.cudnn.benchmark = True
     weights, missing = _find_weights(cell)
-    # A file for the transfer model was trained as the published weights were, on ImageNet.
-    is_imagenet = cell.architecture.startswith("transfer_resnet50") and weights != "none"
     data = open_prepared(
         dataset,
         device=device,
         image_size=_known(cell.recipe.image_size),
-        statistics=IMAGENET_STATISTICS if is_imagenet else None,
+        statistics=architectures.weights_statistics(cell.architecture, weights),
         train_subset=cell.recipe.train_subset,
     )
     return Bench(

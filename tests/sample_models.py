@@ -20,6 +20,7 @@ SMALL = (
     "mbconv_net(width=0.25,depth=0.5)",
     "transfer_resnet50",
     "transfer_resnet50(frozen=False)",
+    "transfer_efficientnet_lite0(trainable=all)",
 )
 
 

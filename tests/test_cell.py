@@ -72,7 +72,8 @@ def test_whatever_is_typed_is_read_or_refused_in_one_way(text: str) -> None:
         "resnet(width)",
         "resnet(width=16,width=32)",
         "resnet(width=)",
-        "resnet(width=depth)",
+        "resnet(width=depth.x)",
+        "resnet(width=[depth])",
         "resnet(width=open('/etc/passwd'))",
         "resnet(width={[]: 1})",
         "resnet(width={[1]})",
@@ -91,6 +92,14 @@ def test_whatever_is_typed_is_read_or_refused_in_one_way(text: str) -> None:
 def test_what_is_no_call_is_refused_with_the_way_to_write_one(text: Any) -> None:
     with pytest.raises(InvalidValueError, match=r"write NAME or NAME\(parameter=value,...\)"):
         parse_call(text)
+
+
+def test_one_word_is_text_without_quotes_and_a_flag_may_be_in_lower_case() -> None:
+    assert parse_call("resnet(activation=silu,residual=false)") == (
+        "resnet",
+        {"activation": "silu", "residual": False},
+    )
+    assert parse_call("a(b=true,c=True,d=None)")[1] == {"b": True, "c": True, "d": None}
 
 
 def test_nothing_that_is_typed_is_run() -> None:

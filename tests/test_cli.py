@@ -566,7 +566,7 @@ DYNAMIC_REFUSALS = [
     (["--architecture", "resnet(width=0)"], "width"),
     (["--architecture", "torchvision:resnet51"], "torchvision has no classifier 'resnet51'."),
     (["--architecture", "transfer_resnet50", "--weights", "imagenet"], "pass --download to fetch"),
-    (["--weights", "imagenet"], "are there for transfer_resnet50 alone"),
+    (["--weights", "imagenet"], "are there for transfer_resnet50 and"),
     (["--weights", "missing.pt"], "there is no weights file 'missing.pt'"),
     (["--weights", "list.pt"], "hold no state_dict, but a list."),
     (["--weights", "noise.pt"], "noise.pt: damaged, or more than tensors"),

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from cnnbench.architectures import IMAGENET_STATISTICS
 from cnnbench.checkpointing import FROZEN_NOTE
 from cnnbench.errors import UnsupportedError
-from cnnbench.setup import IMAGENET_STATISTICS, Bench, add_dropout, set_up
+from cnnbench.setup import Bench, add_dropout, set_up
 from cnnbench.training.step import GraphedStep, Tally, TrainingStep
 from sample_jobs import TINY_CNN, tiny_cell, tiny_recipe
 from sample_models import assert_equal_tensors, build
@@ -189,7 +190,7 @@ def test_missing_weights_leave_random_ones_and_say_why(
     assert made.weights == "none"
     assert made.missing_weights is not None
     assert "--download" in made.missing_weights
-    assert made.data.train.mean != IMAGENET_STATISTICS[0]
+    assert made.data.train.mean != IMAGENET_STATISTICS["transfer_resnet50"][0]
 
 
 def test_a_weights_file_is_loaded_and_its_images_look_as_it_expects(
@@ -200,7 +201,7 @@ def test_a_weights_file_is_loaded_and_its_images_look_as_it_expects(
     torch.save(build("transfer_resnet50", seed=5).state_dict(), file)
     made = bench("transfer_resnet50", weights=str(file))
     assert (made.weights, made.missing_weights) == (str(file), None)
-    assert (made.data.train.mean, made.data.train.std) == IMAGENET_STATISTICS
+    assert (made.data.train.mean, made.data.train.std) == IMAGENET_STATISTICS["transfer_resnet50"]
     saved = torch.load(file, weights_only=True)
     assert_equal_tensors(dict(step_of(made).model.state_dict()), saved)
 

@@ -21,11 +21,23 @@ ARCHITECTURES: dict[str, str] = {
     "resnet": "cnnbench.architectures.resnet:ResNet",
     "mbconv_net": "cnnbench.architectures.mbconv_net:MBConvNet",
     "transfer_resnet50": "cnnbench.architectures.transfer:TransferLearningModel",
+    "transfer_efficientnet_lite0": (
+        "cnnbench.architectures.efficientnet_lite:TransferEfficientNetLite0"
+    ),
 }
 
 # What finds the ImageNet weights of those architectures that have some.
 IMAGENET_WEIGHTS: dict[str, str] = {
     "transfer_resnet50": "cnnbench.architectures.transfer:imagenet_weights",
+    "transfer_efficientnet_lite0": "cnnbench.architectures.efficientnet_lite:imagenet_weights",
+}
+
+# Mean and deviation of each channel, in 0..1, with which their authors normalised the images:
+# torchvision's ResNet50_Weights.IMAGENET1K_V1.transforms(), and MEAN_RGB and STDDEV_RGB of
+# tensorflow/tpu's efficientnet_lite_builder.py.
+IMAGENET_STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "transfer_resnet50": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "transfer_efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3),
 }
 
 LIBRARIES = ("torchvision", "timm")
@@ -103,9 +115,24 @@ def is_frozen(architecture: str) -> bool:
 
     >>> is_frozen("transfer_resnet50"), is_frozen("transfer_resnet50(frozen=False)")
     (True, False)
+    >>> is_frozen("transfer_efficientnet_lite0(trainable=all)")
+    False
     """
     name, parameters = parse_call(architecture)
+    if name == "transfer_efficientnet_lite0":
+        return parameters.get("trainable", "head") == "head"
     return name == "transfer_resnet50" and parameters.get("frozen", True) is True
+
+
+def weights_statistics(
+    architecture: str, weights: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return what images are to be normalised with, or `None`: with the data set's own statistics.
+
+    A file for a transfer model was trained as the published weights were, on ImageNet.
+    """
+    name, _ = parse_call(architecture)
+    return None if weights == "none" else IMAGENET_STATISTICS.get(name)
 
 
 def resolved_weights(architecture: str, weights: str = "default") -> str:
@@ -122,7 +149,7 @@ def resolved_weights(architecture: str, weights: str = "default") -> str:
         return "imagenet" if name in IMAGENET_WEIGHTS else "none"
     if weights == "imagenet" and name not in IMAGENET_WEIGHTS:
         msg = (
-            f"weights 'imagenet' are there for {', '.join(IMAGENET_WEIGHTS)} alone, "
+            f"weights 'imagenet' are there for {' and '.join(IMAGENET_WEIGHTS)} alone, "
             f"not for {name!r}: pass 'none' or a file with its state_dict."
         )
         raise InvalidValueError(msg)

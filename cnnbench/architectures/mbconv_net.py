@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnbench.architectures.blocks import MBConv
-from cnnbench.architectures.parameters import require_positive, require_whole
+from cnnbench.architectures.parameters import (
+    require_choice,
+    require_positive,
+    require_whole,
+)
+from cnnbench.architectures.style import ACTIVATIONS
 
 # Expansion, kernel size, stride, channels and number of blocks of each stage.
 STAGES = (
@@ -33,28 +38,38 @@ class MBConvNet(nn.Module):
         num_classes: Size of the output.
         width: Multiplies the channels, rounded by `round_channels`; below 1 the head stays as wide.
         depth: Multiplies the number of blocks of each stage, rounded up.
+        activation: One of `style.ACTIVATIONS`.
 
     Raises:
-        InvalidValueError: A size that is impossible.
+        InvalidValueError: A value that is impossible.
     """
 
-    def __init__(self, *, num_classes: int = 10, width: float = 1.0, depth: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        num_classes: int = 10,
+        width: float = 1.0,
+        depth: float = 1.0,
+        activation: str = "silu",
+    ) -> None:
         """Build with PyTorch's default initialisation."""
         require_whole(num_classes=num_classes)
         require_positive(width=width, depth=depth)
+        require_choice("activation", activation, ACTIVATIONS)
         super().__init__()
         in_channels = round_channels(32 * width)
-        self.stem = _conv_bn_silu(3, in_channels, kernel_size=3)
+        self.stem = _conv_bn_act(3, in_channels, kernel_size=3, activation=activation)
         self.stages = nn.Sequential()
         for expansion, kernel_size, stride, base_channels, base_depth in STAGES:
             channels = round_channels(base_channels * width)
-            stage = nn.Sequential(MBConv(in_channels, channels, expansion, kernel_size, stride))
-            for _ in range(math.ceil(base_depth * depth) - 1):
-                stage.append(MBConv(channels, channels, expansion, kernel_size, stride=1))
+            stage = nn.Sequential()
+            for number in range(math.ceil(base_depth * depth)):
+                sizes = (in_channels, channels, expansion, kernel_size, 1 if number else stride)
+                stage.append(MBConv(*sizes, activation=activation))
+                in_channels = channels
             self.stages.append(stage)
-            in_channels = channels
         head_channels = round_channels(1280 * max(1, width))
-        self.head = _conv_bn_silu(in_channels, head_channels, kernel_size=1)
+        self.head = _conv_bn_act(in_channels, head_channels, kernel_size=1, activation=activation)
         self.fc = nn.Linear(head_channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,10 +94,12 @@ def round_channels(channels: float) -> int:
     return rounded if rounded >= 0.9 * channels else rounded + 8
 
 
-def _conv_bn_silu(in_channels: int, out_channels: int, *, kernel_size: int) -> nn.Sequential:
+def _conv_bn_act(
+    in_channels: int, out_channels: int, *, kernel_size: int, activation: str
+) -> nn.Sequential:
     padding = kernel_size // 2
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.SiLU(),
+        ACTIVATIONS[activation][1](),
     )

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnnbench.architectures.blocks import ResidualBlock
-from cnnbench.architectures.parameters import require_whole
+from cnnbench.architectures.parameters import require_flag, require_whole
+from cnnbench.architectures.style import Style
 
 
 class ResNet(nn.Module):
@@ -20,24 +21,59 @@ class ResNet(nn.Module):
         num_classes: Size of the output.
         width: Channels of the stem and of the first stage; each further stage doubles them.
         depth: Blocks in each stage.
+        residual: Whether the blocks have shortcuts; without them this is a plain network.
+        kernel_size: Of all convolutions but the shortcuts'; odd.
+        activation: `relu`, `silu`, `gelu` or `leaky_relu`.
+        normalization: `batch` or `none`.
+        norm_placement: `before_activation` or `after_activation`; see `ResidualBlock`.
+        convolution: `dense` or `depthwise_separable`; the stem and the shortcuts stay dense.
 
     Raises:
-        InvalidValueError: A size that is impossible.
+        InvalidValueError: A value that is impossible.
     """
 
-    def __init__(self, *, num_classes: int = 10, width: int = 64, depth: int = 2) -> None:
+    def __init__(  # noqa: PLR0913 (what the brackets may hold)
+        self,
+        *,
+        num_classes: int = 10,
+        width: int = 64,
+        depth: int = 2,
+        residual: bool = True,
+        kernel_size: int = 3,
+        activation: str = "relu",
+        normalization: str = "batch",
+        norm_placement: str = "before_activation",
+        convolution: str = "dense",
+    ) -> None:
         """Build with PyTorch's default initialisation."""
         require_whole(num_classes=num_classes, width=width, depth=depth)
+        require_flag(residual=residual)
+        style = Style(
+            kernel_size=kernel_size,
+            activation=activation,
+            normalization=normalization,
+            norm_placement=norm_placement,
+            convolution=convolution,
+        )
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
+            style.convolve_densely(3, width, bias=not style.is_normalized),
+            *style.finishing(width),
         )
-        self.stage1 = _stage(width, width, stride=1, depth=depth)
-        self.stage2 = _stage(width, 2 * width, stride=2, depth=depth)
-        self.stage3 = _stage(2 * width, 4 * width, stride=2, depth=depth)
-        self.stage4 = _stage(4 * width, 8 * width, stride=2, depth=depth)
+
+        def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+            first = ResidualBlock(in_channels, out_channels, stride, style=style, residual=residual)
+            blocks = nn.Sequential(first)
+            for _ in range(depth - 1):
+                blocks.append(
+                    ResidualBlock(out_channels, out_channels, style=style, residual=residual)
+                )
+            return blocks
+
+        self.stage1 = stage(width, width, 1)
+        self.stage2 = stage(width, 2 * width, 2)
+        self.stage3 = stage(2 * width, 4 * width, 2)
+        self.stage4 = stage(4 * width, 8 * width, 2)
         self.fc = nn.Linear(8 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,9 +86,3 @@ class ResNet(nn.Module):
         x = functional.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.fc(x.flatten(1))
         return logits
-
-
-def _stage(in_channels: int, out_channels: int, *, stride: int, depth: int) -> nn.Sequential:
-    blocks = [ResidualBlock(in_channels, out_channels, stride)]
-    blocks += [ResidualBlock(out_channels, out_channels) for _ in range(depth - 1)]
-    return nn.Sequential(*blocks)

@@ -78,7 +78,7 @@ def test_brackets_that_cannot_be_read_are_refused(name: str) -> None:
 def test_an_unknown_parameter_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(InvalidValueError, match=r"'widht'. Did you mean 'width'\?") as caught:
         build("resnet(widht=8)", num_classes=10, image_size=32)
-    assert str(caught.value).endswith("There are: width, depth.")
+    assert "There are: width, depth, residual, kernel_size," in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["simple_cnn(image_size=8)", "resnet(num_classes=3)"])
@@ -87,10 +87,11 @@ def test_what_the_data_set_decides_does_not_go_in_brackets(name: str) -> None:
         build(name, num_classes=10, image_size=32)
 
 
-def test_only_the_transfer_model_has_imagenet_weights_by_default() -> None:
+def test_only_the_transfer_models_have_imagenet_weights_by_default() -> None:
     found = {name: resolved_weights(name) for name in (*ARCHITECTURES, "torchvision:x", "a:b")}
     assert [name for name, weights in found.items() if weights == "imagenet"] == [
-        "transfer_resnet50"
+        "transfer_resnet50",
+        "transfer_efficientnet_lite0",
     ]
     assert {weights for weights in found.values() if weights != "imagenet"} == {"none"}
     assert resolved_weights("transfer_resnet50(frozen=False)") == "imagenet"
@@ -100,7 +101,9 @@ def test_only_the_transfer_model_has_imagenet_weights_by_default() -> None:
 
 @pytest.mark.parametrize("name", ["resnet(width=8)", "torchvision:resnet50", "timm:resnet50"])
 def test_imagenet_weights_of_anything_else_are_refused(name: str) -> None:
-    with pytest.raises(InvalidValueError, match="'imagenet' are there for transfer_resnet50 alone"):
+    with pytest.raises(
+        InvalidValueError, match=r"'imagenet' are there for transfer_resnet50 and .* alone"
+    ):
         build(name, num_classes=10, image_size=32, weights="imagenet")
 
 
@@ -110,9 +113,12 @@ def test_a_missing_weights_file_is_named() -> None:
     assert find_weights("resnet") is None
 
 
-def test_only_the_transfer_model_is_frozen() -> None:
+def test_only_the_transfer_models_are_frozen() -> None:
     assert is_frozen("transfer_resnet50")
     assert not is_frozen("transfer_resnet50(frozen=False)")
+    assert is_frozen("transfer_efficientnet_lite0")
+    assert is_frozen("transfer_efficientnet_lite0(trainable=head)")
+    assert not is_frozen("transfer_efficientnet_lite0(trainable='all')")
     assert not is_frozen("resnet")
     assert not is_frozen("torchvision:resnet50(frozen=True)")
 

@@ -1,4 +1,4 @@
-"""Our four families: sizes, layouts, parameters."""
+"""Our families: sizes, layouts, parameters."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SMALL = (
     "mbconv_net(width=0.25,depth=0.25)",
     "transfer_resnet50",
     "transfer_resnet50(frozen=False)",
+    "transfer_efficientnet_lite0(trainable=all)",
 )
 
 

@@ -113,7 +113,7 @@ def test_cells_that_ask_for_the_same_in_two_ways_run_once() -> None:
         (sample_cell(recipe=Recipe(train_subset=1258)), "train_subset = 1258, but digits has 1257"),
         (sample_cell(recipe=Recipe(num_classes=100)), "num_classes = 100, but digits has 10"),
         (sample_cell(recipe=Recipe(augmentation="flip+crop")), "'flip.crop' does not suit digits"),
-        (sample_cell(recipe=Recipe(weights="imagenet")), "are there for transfer_resnet50 alone"),
+        (sample_cell(recipe=Recipe(weights="imagenet")), "are there for transfer_resnet50 and"),
     ],
     ids=["batch", "batch of a subset", "subset", "classes", "flipped digits", "weights"],
 )
