@@ -12,6 +12,8 @@ export PYTHONPATH := $(if $(WHEELS),$(CURDIR)/build/wheels:)$(CURDIR)$(if $(PYTH
 RUN = '$(PYTHON)'
 else
 RUN = .venv/bin/python
+# A file at a time on each processor; ARGS="-n 0" runs them all in this process.
+PARALLEL = -n auto --dist loadfile
 endif
 
 .PHONY: help
@@ -52,7 +54,7 @@ accept: setup ## Show what `make regress` measured last, and make it this machin
 
 .PHONY: test
 test: setup ## Run the tests; those that need a GPU are skipped, and counted, where there is none
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check format, style, types and import layers

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import parallel
+
 if TYPE_CHECKING:
     from cnnbench.environment import DatasetInfo
-
-NUM_GPU_TESTS = pytest.StashKey[int]()
 
 
 @cache
@@ -24,13 +24,28 @@ def has_cuda() -> bool:
 def pytest_configure() -> None:
     # A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    parallel.share_threads()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return parallel.num_workers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    del error
+    for name, value in getattr(node, "workeroutput", {}).items():
+        parallel.tell(node.config, name, value)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     gpu_tests = [item for item in session.items if item.get_closest_marker("gpu")]
-    session.config.stash[NUM_GPU_TESTS] = len(gpu_tests)
+    if gpu_tests:
+        parallel.tell(session.config, parallel.NUM_GPU_TESTS, len(gpu_tests))
+        parallel.tell(session.config, parallel.HAS_CUDA, has_cuda())
     if gpu_tests and not has_cuda():
         for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
@@ -39,10 +54,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    num_gpu_tests = config.stash.get(NUM_GPU_TESTS, 0)
-    if num_gpu_tests:
-        outcome = "run on CUDA" if has_cuda() else "skipped, for they need a CUDA device"
-        terminalreporter.write_line(f"GPU tests: {num_gpu_tests} {outcome}")
+    number = parallel.told(config, parallel.NUM_GPU_TESTS)
+    if number:
+        on_cuda = parallel.told(config, parallel.HAS_CUDA)
+        outcome = "run on CUDA" if on_cuda else "skipped, for they need a CUDA device"
+        terminalreporter.write_line(f"GPU tests: {number} {outcome}")
 
 
 @pytest.fixture(scope="session")

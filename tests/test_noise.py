@@ -18,7 +18,10 @@ from neighbours import busy_neighbours
 from sample_records import sample_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from cnnbench.sweep.workers import Launcher
 
 BRIEF = Timing(window_seconds=0.02, min_windows=3, max_windows=3, limit_seconds=0.1, warmup_steps=1)
 
@@ -31,16 +34,21 @@ def brief_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noise, "MAX_PAIRS", MIN_PAIRS)
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[tuple[Launcher, Launcher]]:
+    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
+        yield ours, theirs
+
+
 def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: tuple[Launcher, Launcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever else uses the machine that runs the tests: here, they are not to matter.
     monkeypatch.setattr("cnnbench.measurement.MAX_FOREIGN_FRACTION", 2.0)
     said: list[str] = []
     folder = tmp_path / "results"
-    with launcher("forkserver") as ours, launcher("forkserver") as theirs:
-        environment = look(ours, "cpu")
-        found = measure_noise((ours, theirs), environment, "cpu", folder, say=said.append)
+    environment = look(workers[0], "cpu")
+    found = measure_noise(workers, environment, "cpu", folder, say=said.append)
     assert found.floor > 0
     assert found.num_pairs == len(said) >= MIN_PAIRS
     assert found.device == environment.device
@@ -51,11 +59,12 @@ def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
     assert delta(folder, upgraded) == MIN_DELTA
 
 
-def test_beside_neighbours_that_never_rest_there_is_no_noise_floor_to_keep(tmp_path: Path) -> None:
-    with launcher("forkserver") as ours, launcher("forkserver") as theirs, busy_neighbours():
-        environment = look(ours, "cpu")
-        with pytest.raises(StoreError, match="others used the machine"):
-            measure_noise((ours, theirs), environment, "cpu", tmp_path, say=lambda _: None)
+def test_beside_neighbours_that_never_rest_there_is_no_noise_floor_to_keep(
+    workers: tuple[Launcher, Launcher], tmp_path: Path
+) -> None:
+    environment = look(workers[0], "cpu")
+    with busy_neighbours(), pytest.raises(StoreError, match="others used the machine"):
+        measure_noise(workers, environment, "cpu", tmp_path, say=lambda _: None)
     assert load_noise(tmp_path, environment) is None
 
 
