@@ -7,8 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.errors import StoreError
-from cnnbench.logbook import NO_TRACKING
-from cnnbench.results import ARTIFACTS
+from cnnbench.results import ARTIFACTS, NO_TRACKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

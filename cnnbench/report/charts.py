@@ -66,16 +66,17 @@ class Figure:
     title: str
     caption: str
     plain: Joined = field(repr=False)
-    datasets: dict[str, Rows] = field(repr=False)
+    datasets: dict[str, Rows] = field(repr=False, default_factory=dict)
 
     @property
     def chart(self) -> alt.TopLevelMixin:
         """Return the chart with its data, as a notebook shows it."""
-        return self.plain.properties(datasets=self.datasets)
+        return self.plain.properties(datasets=self.datasets) if self.datasets else self.plain
 
     def spec(self) -> dict[str, Any]:
         """Return the Vega-Lite specification; its data is joined after the schema has checked the rest."""
-        return {**self.plain.to_dict(), "datasets": self.datasets}
+        plain = self.plain.to_dict()
+        return {**plain, "datasets": {**plain.get("datasets", {}), **self.datasets}}
 
     def svg(self) -> str:
         """Return the chart as SVG on a white ground; nothing is fetched from anywhere."""
@@ -102,7 +103,7 @@ def figure(
     if any(row.get("suspect") for row in datasets["rows"]):
         caption += " Hollow: suspect."
     heading = alt.Title(title, subtitle=[caption, devices_text(records)])
-    looked = chart.properties(title=heading, background=PAPER, padding=16, config=_config())
+    looked = chart.properties(title=heading, background=PAPER, padding=16, config=chart_config())
     return Figure(name=name, title=title, caption=caption, plain=looked, datasets=datasets)
 
 
@@ -260,7 +261,8 @@ def round_ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _config() -> alt.Config:
+def chart_config() -> alt.Config:
+    """Return the looks that all charts share."""
     return alt.Config(
         font=FONT,
         view=alt.ViewConfig(stroke=None),

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from cnnbench.report.figures import INK, MUTED, PAPER, Figure, _config, _log_x
+from cnnbench.report.charts import INK, MUTED, PAPER, Figure, chart_config, log_x
 from cnnbench.study import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cnnbench.report.figures import Panel
+    from cnnbench.report.charts import Panel
     from cnnbench.study import Study, Verdict
 
 OUTCOME_COLOURS = {
@@ -113,7 +113,7 @@ def _panel(rows: list[dict[str, Any]], unit: str) -> Panel:
     reach = [neutral, *(tick["effect"] for tick in ticks)]
     reach += [row[key] for row in rows for key in ("effect", "low", "high")]
     if unit == "x":
-        x = _log_x("effect", reach, title=title)
+        x = log_x("effect", reach, title=title)
     else:
         x = alt.X("effect:Q", title=title, scale=alt.Scale(zero=True, nice=True))
     lines = list(dict.fromkeys(row["line"] for row in rows))
@@ -155,5 +155,5 @@ def _said(outcome: str) -> str:
 
 def _figure(name: str, title: str, caption: list[str], chart: Any) -> Figure:
     heading = alt.Title(title, subtitle=caption)
-    looked = chart.properties(title=heading, background=PAPER, padding=16, config=_config())
-    return Figure(name=name, title=title, caption=caption[0], chart=looked)
+    looked = chart.properties(title=heading, background=PAPER, padding=16, config=chart_config())
+    return Figure(name=name, title=title, caption=caption[0], plain=looked)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import altair as alt
 
-from cnnbench.report.figures import INK, MUTED, Figure, png
+from cnnbench.report.charts import INK, MUTED, Figure, png
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,14 +56,13 @@ def trend(points: Sequence[Point], steps: Iterable[tuple[str, str, int]] = ()) -
         color=INK,
         subtitleColor=MUTED,
     )
-    chart = alt.hconcat(*panels, spacing=28).properties(
-        title=title, background="white", padding=16, datasets={"rows": rows}
-    )
+    chart = alt.hconcat(*panels, spacing=28).properties(title=title, background="white", padding=16)
     return Figure(
         name="regress-trend",
         title="What the gate measured, call by call",
         caption="Each test relative to its first call.",
-        chart=chart,
+        plain=chart,
+        datasets={"rows": rows},
     )
 
 

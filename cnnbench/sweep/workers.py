@@ -281,17 +281,13 @@ class Forkserver(_Isolated):
     A server that dies takes the worker along that runs just then, and is replaced by the next request.
     """
 
-    def __init__(self) -> None:
-        """Start the server; it imports while the caller goes on."""
     def __init__(self, *, root: Path | None = None) -> None:
         """Start the server; it imports while the caller goes on.
 
         Args:
             root: a folder that holds another cnnbench, to be run instead of this one.
         """
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR, root=root)
+        self._root = root
         self._number = 0
         self._ended: int | None = None
         self._start_server()
@@ -299,7 +295,7 @@ class Forkserver(_Isolated):
     def _start_server(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR)
+            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR, root=self._root)
         self._ready = False
         self._worker_pid: int | None = None
         self._server_end = ""
