@@ -605,7 +605,11 @@ def _refusals(uri: str) -> Iterator[None]:
         raise StoreError(msg) from error
     except _REFUSALS as error:
         reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
-        line = masked(reason.splitlines()[0])[:MAX_REASON_CHARACTERS].rstrip(".")
+        # SQLAlchemy may say first on what occasion it flushed.
+        lines = [
+            line for line in reason.splitlines() if "autoflush" not in line
+        ] or reason.splitlines()
+        line = masked(lines[0])[:MAX_REASON_CHARACTERS].rstrip(".")
         msg = (
             f"cannot use the MLflow store {_shown(uri)}: {line}. "
             "Put that right, or choose another with --tracking-uri or --results-dir."
