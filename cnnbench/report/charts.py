@@ -205,15 +205,36 @@ def checkpointing_shape(rows: Rows) -> alt.Shape:
 
 
 def batch_size_area(rows: Rows) -> alt.Size:
-    """Return the area of a point by its batch size."""
+    """Return the area of a point by its batch size; of many sizes the legend names a few."""
+    sizes = sorted({row["batch"] for row in rows})
+    if len(sizes) > MAX_TICKS:
+        return alt.Size(
+            "batch:Q",
+            title="batch size",
+            scale=alt.Scale(type="log", range=[30, 180], domain=[sizes[0], sizes[-1]]),
+            legend=alt.Legend(
+                symbolFillColor=MUTED, symbolStrokeColor=MUTED, values=spread(sizes, 5)
+            ),
+        )
     return alt.Size(
         "batch:O",
         title="batch size",
-        scale=alt.Scale(range=[40, 180], domain=sorted({row["batch"] for row in rows})),
-        legend=alt.Legend(
-            symbolFillColor=MUTED, symbolStrokeColor=MUTED, columns=2, symbolLimit=16
-        ),
+        scale=alt.Scale(range=[40, 180], domain=sizes),
+        legend=alt.Legend(symbolFillColor=MUTED, symbolStrokeColor=MUTED),
     )
+
+
+def spread(values: Sequence[int], number: int) -> list[int]:
+    """Return at most `number` of the ordered values, as evenly spaced on a logarithm as they allow.
+
+    >>> spread([1, 2, 3, 4, 6, 8, 16], 4)
+    [1, 3, 6, 16]
+    """
+    if len(values) <= number:
+        return list(values)
+    low, high = math.log(values[0]), math.log(values[-1])
+    wanted = [low + (high - low) * n / (number - 1) for n in range(number)]
+    return sorted({min(values, key=lambda v: abs(math.log(v) - one)) for one in wanted})
 
 
 def hollow_if_suspect(opacity: float) -> alt.FillOpacity:

@@ -9,6 +9,7 @@ import altair as alt
 
 from cnnbench.analysis.settings import setting_key
 from cnnbench.report.charts import (
+    PRECISION_COLOURS,
     dash_legend,
     few_panels,
     figure,
@@ -62,7 +63,7 @@ def _panel(shown: Rows, rows: Rows, batches: list[int], *, has_bands: bool) -> P
     base = alt.Chart().encode(
         x=alt.X(
             "epoch:Q",
-            axis=alt.Axis(format="d", tickMinStep=1),
+            axis=alt.Axis(format="d", values=_whole_ticks(last)),
             scale=alt.Scale(domain=[1, max(last, 2)], nice=False),
         ),
         detail="setting:N",
@@ -85,13 +86,25 @@ def _panel(shown: Rows, rows: Rows, batches: list[int], *, has_bands: bool) -> P
     )
     layers = [lines, dots.transform_filter("datum.best")]
     if has_bands:
-        band = base.mark_area(opacity=0.16).encode(
-            y=alt.Y("low:Q", title="validation accuracy"),
-            y2="high:Q",
-            fill=precision_scale(rows, alt.Fill),
-        )
-        layers.insert(0, band)
+        layers = [*(_band(base, precision) for precision in grouped(shown, "precision")), *layers]
     return alt.layer(*layers)
+
+
+def _band(base: alt.Chart, precision: str) -> alt.Chart:
+    """Return the band of one precision, which the lines' legend explains."""
+    only = alt.FieldEqualPredicate(field="precision", equal=precision)
+    band: alt.Chart = (
+        base.transform_filter(only)
+        .mark_area(opacity=0.16, color=PRECISION_COLOURS[precision])
+        .encode(y=alt.Y("low:Q", title="validation accuracy"), y2="high:Q")
+    )
+    return band
+
+
+def _whole_ticks(last: int) -> list[int]:
+    """Return at most ten whole numbers from 1 to `last`."""
+    step = -(-last // 10)
+    return list(range(step, last + 1, step)) if step > 1 else list(range(1, last + 1))
 
 
 def _curve(group: list[Record]) -> Rows:

@@ -11,6 +11,7 @@ from cnnbench.analysis.best import is_measured
 from cnnbench.report.charts import (
     CHECKPOINTING_DASHES,
     INK,
+    MAX_TICKS,
     PRECISION_SHAPES,
     dash_legend,
     few_panels,
@@ -20,6 +21,7 @@ from cnnbench.report.charts import (
     panels,
     precision_scale,
     scale_of,
+    spread,
 )
 from cnnbench.report.rows import one_line, other_settings
 
@@ -48,6 +50,8 @@ def throughput_over_batch_size(records: Sequence[Record]) -> Figure | None:
     rows = [row for row in rows if row["batch"] in chosen]
     full = [row for row in full if row["batch"] in chosen]
     caption = "Bars are 95 % intervals of the median window."
+    if any(len(row["cells"]) > 1 for row in rows):
+        caption = "Medians over seeds; bars span the 95 % intervals of all of them."
     if full:
         caption += " A cross on the axis: out of memory."
     return figure(
@@ -69,7 +73,7 @@ def _panel(shown: Rows, rows: Rows, full: Rows) -> Panel:
         "batch:Q",
         title="batch size",
         scale=alt.Scale(type="log", base=2, nice=False, padding=18),
-        axis=alt.Axis(values=batches, format="d", labelOverlap=True),
+        axis=alt.Axis(values=spread(batches, MAX_TICKS), format="d", labelOverlap=True),
     )
     base = alt.Chart().encode(x=x, stroke=precision_scale(rows, alt.Stroke))
     rate = alt.Y("rate:Q", title="images per second", scale=alt.Scale(zero=True))
