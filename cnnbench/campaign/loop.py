@@ -202,17 +202,18 @@ class Campaign:
                 if not cells:
                     continue
                 self._observer.on_plan(_plan(trial, cells), cells)
-                for cell in cells:
+                for number, cell in enumerate(cells):
                     if time.monotonic() > self._deadline:
                         self._observer.on_warning("the budget is used up: the same call goes on")
                         return
-                    record = self._run_cell(bench, trial, cell)
+                    record = self._run_cell(bench, trial, cells[number:])
                     if record.status not in LEARNT:  # its claims are lost: what else do they need?
                         break
                 is_going_on = True
 
-    def _run_cell(self, bench: _Bench, trial: Trial, cell: Cell) -> Record:
-        """Run one cell; a timed one that was disturbed is measured once more."""
+    def _run_cell(self, bench: _Bench, trial: Trial, cells: Sequence[Cell]) -> Record:
+        """Run the first of `cells`; a timed one that was disturbed is measured once more."""
+        cell = cells[0]
         while True:
             self._observer.on_cell(cell)
             record = run_job(
@@ -227,10 +228,10 @@ class Campaign:
             self._attempts[record.cell_hash] += 1
             self._book.log(trial.study.name, record)
             self._observer.on_record(record)
-            is_spoilt = record.validity == "suspect" and trial.is_timed(cell)
+            is_spoilt = record.validity == "suspect" and cell.timing.max_windows > 0
             if not is_spoilt or self._attempts[record.cell_hash] >= MAX_ATTEMPTS:
                 return record
-            self._observer.on_plan(_plan(trial, [cell]), [cell])
+            self._observer.on_plan(_plan(trial, cells), list(cells))
 
     def _write(self, bench: _Bench, trials: Sequence[Trial]) -> list[Verdict]:
         pages = import_module("cnnbench.report.study_pages")

@@ -58,11 +58,6 @@ class Trial:
                 return cells
         return []
 
-    def is_timed(self, cell: Cell) -> bool:
-        """Return whether a claim hangs on how fast `cell` is."""
-        is_profiled = cell.timing.max_windows > 0
-        return is_profiled and any(METRICS[claim.metric].timed for claim in self.study.claims)
-
     def timed_precisions(self) -> list[str]:
         """Return the precisions in which cells are still to be timed."""
         if not any(cell.timing.max_windows for cell in self.next_cells()):
@@ -76,6 +71,8 @@ class Trial:
 
     def used(self) -> list[Record]:
         """Return the records that the study looked at, its scouts included."""
+        if self.ready is None:
+            return []
         cells = [cell for test in self._tests() for cell in self._scouts(*test)]
         for claim, variant in self._tests():
             for seed in range(self.study.max_seeds):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sqlite3
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from cnnbench import api, tracking
+from cnnbench.display import PlainDisplay
 from cnnbench.errors import CnnbenchError, InvalidValueError
 from cnnbench.results import load
 from cnnbench.study import VERDICT_COLUMNS
-from cnnbench.sweep.run import Observer
 from command import as_a_process, listing, run_here
 from sample_study import write_study
 
@@ -23,23 +26,27 @@ if TYPE_CHECKING:
 
     from cnnbench.campaign.loop import Findings
     from cnnbench.cell import Cell
+    from cnnbench.sweep.run import Observer
 
 BROKEN = ("width = 8", "width = -1")
 # Trains and times nothing: what the device can reach need not be measured for it.
 TRAINED = ('"num_parameters"', '"val_accuracy"')
 
 
-class Noting(Observer):
-    """Writes down which cells ran."""
+class Noting(PlainDisplay):
+    """Writes down which cells ran, and shows what a pipe would get."""
 
     def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
         self.cells: list[Cell] = []
         self.warnings: list[str] = []
 
     def on_cell(self, cell: Cell) -> None:
+        super().on_cell(cell)
         self.cells.append(cell)
 
     def on_warning(self, text: str) -> None:
+        super().on_warning(text)
         self.warnings.append(text)
 
 
@@ -81,10 +88,16 @@ def test_every_claim_gets_a_verdict_with_its_evidence(found: Findings) -> None:
 
 def test_the_arms_of_a_seed_stand_next_to_each_other(found: Findings, observer: Noting) -> None:
     del found
-    kinds = [(cell.seed, cell.recipe.epochs > 0) for cell in observer.cells]
-    for first, second in zip(kinds[::4], kinds[1::4], strict=False):
-        assert first[0] == second[0]
+    seeds = [cell.seed for cell in observer.cells]
+    assert seeds == sorted(seeds)
     assert len({cell.hash for cell in observer.cells if cell.seed == 0}) == 4
+
+
+def test_a_disturbed_cell_is_timed_once_more_and_no_more(found: Findings, observer: Noting) -> None:
+    attempts = Counter(cell.hash for cell in observer.cells)
+    for record in found.records:
+        is_spoilt = record.validity == "suspect" and record.profile is not None
+        assert attempts[record.cell_hash] == 2 if is_spoilt else attempts[record.cell_hash] <= 2
 
 
 def test_the_table_has_the_contracts_columns(found: Findings) -> None:
