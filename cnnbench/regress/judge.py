@@ -123,8 +123,11 @@ def judge_test(base: Measured, candidate: Measured, *, delta: float) -> list[Fin
 def is_decided(base: Measured, candidate: Measured, *, delta: float) -> bool:
     """Say whether more processes would change nothing."""
     found = judge_test(base, candidate, delta=delta)
-    if any(one.measure in {"status", "precision"} and one.verdict != "same" for one in found):
-        return all(one.verdict != "inconclusive" for one in found if one.measure == "status")
+    verdicts = {one.measure: one.verdict for one in found}
+    if verdicts.get("status", "same") != "same":
+        return verdicts["status"] != "inconclusive"
+    if base.kind != ACCURACY and verdicts.get("precision", "same") != "same":
+        return True
     if min(len(base.runs), len(candidate.runs)) < MIN_RUNS:
         return all(run.status != "completed" for run in (*base.runs, *candidate.runs))
     return all(one.verdict != "inconclusive" for one in found)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(cnnbench.__file__).resolve().parent
 MAIN_BRANCHES = ("main", "origin/main", "master", "origin/master")
-# What a revision must hold for its inference and its data path to be asked for.
+# What a revision must hold to be measured at all,
+WORKER = "cnnbench/worker.py"
+# and for its inference and its data path to be asked for.
 WORKLOADS = "cnnbench/training/workloads.py"
 
 
@@ -42,6 +44,9 @@ class Revision:
     @contextmanager
     def laid_out(self) -> Iterator[Path]:
         """Yield a folder with the revision's files, which goes afterwards; git hears nothing of it."""
+        if not self.has(WORKER):
+            msg = f"the revision {self.commit[:10]} holds no cnnbench that could be measured."
+            raise InvalidValueError(msg)
         with TemporaryDirectory(prefix="cnnbench-base-") as folder:
             command = ["git", "-C", str(self.root), "archive", "--format=tar", self.commit]
             with (
@@ -49,9 +54,6 @@ class Revision:
                 tarfile.open(fileobj=process.stdout, mode="r|") as archive,
             ):
                 archive.extractall(folder, filter=_plain)  # noqa: S202 (the user's own commit)
-            if not (Path(folder) / "cnnbench" / "worker.py").exists():
-                msg = f"the revision {self.commit[:10]} holds no cnnbench that could be measured."
-                raise InvalidValueError(msg)
             yield Path(folder)
 
 
