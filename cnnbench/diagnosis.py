@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,7 @@ MAX_GAP = 0.10
 MIN_FITTED = 0.75
 MIN_PROGRESS = 0.01
 MIN_PLATEAU_EPOCHS = 2
+MAX_EXCESS = 2.0
 
 
 class Epoch(Protocol):
@@ -45,9 +47,11 @@ class Diagnosis:
     `gap` is training less validation accuracy in the last epoch. `rise` is how far the last validation
     loss lies above the lowest. `fitted` is the training accuracy on a scale from chance (0) to
     perfect (1). `progress` is how much of its value the validation loss's minimum has lost over the
-    last third of the epochs; `None` with fewer than 3 epochs.
+    last third of the epochs; `None` with fewer than 3 epochs. `excess` is the last training loss as a
+    multiple of the loss of a uniform guess; 1 is knowing nothing.
 
-    - `diverged`: the loss became infinite or not a number.
+    - `diverged`: the loss became infinite or not a number, or the training loss ended at more than
+      twice that of a uniform guess: larger numbers, and nothing learned.
     - `overfitting`: the validation loss rose by more than 10 % from its minimum while the training loss
       went on falling, or the gap is above 10 points.
     - `underfitting`: less than three quarters of the way from chance to perfect on the images it
@@ -60,12 +64,15 @@ class Diagnosis:
     rise: float | None = None
     fitted: float | None = None
     progress: float | None = None
+    excess: float | None = None
 
     @property
     def reason(self) -> str:
         """Return the numbers in words."""
         if self.gap is None or self.rise is None or self.fitted is None:
             return "the loss became infinite or not a number"
+        if self.kind == "diverged":
+            return f"the training loss ended at {self.excess:.1f} times that of a uniform guess"
         words = (
             f"{self.fitted:.0%} of the way from chance to perfect on the training images,"
             f" validation accuracy {-100 * self.gap:+.1f} points from it,"
@@ -98,15 +105,19 @@ def diagnose(epochs: Sequence[Epoch], *, num_classes: int, diverged: bool) -> Di
         rise=losses[-1] / losses[lowest] - 1 if losses[lowest] > 0 else 0.0,
         fitted=(last.train_accuracy - chance) / (1 - chance),
         progress=_progress(losses),
+        excess=last.train_loss / math.log(num_classes) if num_classes > 1 else None,
     )
     still_falls = last.train_loss < epochs[lowest].train_loss
     return replace(found, kind=_kind(found, len(epochs), still_falls=still_falls))
 
 
 def _kind(found: Diagnosis, num_epochs: int, *, still_falls: bool) -> str:
-    gap, rise, fitted, progress = (
-        value or 0.0 for value in (found.gap, found.rise, found.fitted, found.progress)
+    gap, rise, fitted, progress, excess = (
+        value or 0.0
+        for value in (found.gap, found.rise, found.fitted, found.progress, found.excess)
     )
+    if excess > MAX_EXCESS:
+        return "diverged"
     if gap > MAX_GAP or (rise > MAX_RISE and still_falls):
         return "overfitting"
     if fitted < MIN_FITTED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,17 @@ def test_a_diverged_run_is_diverged_whatever_came_before() -> None:
     assert (found.kind, found.gap) == ("diverged", None)
     assert found.reason == "the loss became infinite or not a number"
     assert diagnose([], num_classes=10, diverged=True) is not None
+
+
+def test_a_run_that_ends_far_above_a_uniform_guess_has_diverged_though_it_is_finite() -> None:
+    chance = math.log(10)
+    for loss, kind in ((1.9 * chance, "underfitting"), (2.1 * chance, "diverged")):
+        curve = [(2.5, 0.12, 2.4, 0.12), (loss, 0.1, loss, 0.1)]
+        found = diagnose(epochs(curve), num_classes=10, diverged=False)
+        assert found is not None
+        assert found.kind == kind
+        assert found.excess == pytest.approx(loss / chance)
+    assert found.reason == "the training loss ended at 2.1 times that of a uniform guess"
 
 
 def test_where_nothing_was_trained_there_is_no_diagnosis() -> None:
