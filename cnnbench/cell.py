@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from dataclasses import asdict, dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from cnnbench.digest import digest
@@ -129,10 +132,11 @@ class Cell:
             msg = "a cell with epochs = 0 and max_windows = 0 would neither train nor be timed."
             raise InvalidValueError(msg)
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Return the digest of everything that was asked for."""
-        return digest(asdict(self))
+        nested = {"recipe": _values(self.recipe), "timing": _values(self.timing)}
+        return digest({**_values(self), **nested})
 
     @property
     def name(self) -> str:
@@ -150,12 +154,22 @@ class Cell:
 
     def params(self) -> dict[str, Any]:
         """Return the axes and the recipe as one flat mapping, in the order of the table's columns."""
-        axes = asdict(self)
-        recipe = axes.pop("recipe")
+        axes = _values(self)
+        recipe = _values(axes.pop("recipe"))
         axes.pop("timing")
         seed = axes.pop("seed")
         epochs = recipe.pop("epochs")
         return {**axes, **recipe, "epochs": epochs, "seed": seed}
+
+
+_NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (Recipe, Timing, Cell)}
+_BUT_RECIPE = attrgetter(*(name for name in _NAMES[Cell] if name != "recipe"))
+_BUT_EPOCHS = attrgetter(*(name for name in _NAMES[Recipe] if name != "epochs"))
+
+
+def _values(settings: Cell | Recipe | Timing) -> dict[str, Any]:
+    """Return the fields by name. A grid may be large, and `asdict` copies every value of every cell."""
+    return {name: getattr(settings, name) for name in _NAMES[type(settings)]}
 
 
 AXES = (
@@ -191,9 +205,9 @@ def union(cells: Iterable[Cell]) -> list[Cell]:
 
     So a profile can sweep a wide grid for speed and train a narrow one, and no setting runs twice.
     """
-    kept: dict[str, Cell] = {}
+    kept: dict[Any, Cell] = {}
     for cell in cells:
-        key = replace(cell, recipe=replace(cell.recipe, epochs=1)).hash
+        key = (_BUT_RECIPE(cell), _BUT_EPOCHS(cell.recipe))
         if key not in kept or kept[key].recipe.epochs < cell.recipe.epochs:
             kept[key] = cell
     return list(kept.values())
@@ -208,9 +222,19 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         InvalidValueError: the brackets do not hold `name=literal` pairs.
     """
-    msg = f"cannot read {text!r}: write NAME or NAME(parameter=value,...)."
     if not isinstance(text, str):
-        raise InvalidValueError(msg)
+        raise InvalidValueError(_unreadable(text))
+    name, parameters = _parsed(text)
+    return name, deepcopy(parameters)  # whoever is handed a list may change it
+
+
+def _unreadable(text: object) -> str:
+    return f"cannot read {text!r}: write NAME or NAME(parameter=value,...)."
+
+
+@lru_cache(maxsize=1024)  # the cells of a grid share a few names
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    msg = _unreadable(text)
     name, bracket, rest = text.partition("(")
     if not name or name != name.strip() or (bracket and not rest.endswith(")")):
         raise InvalidValueError(msg)
