@@ -7,17 +7,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnnbench.api import build, run
+    from cnnbench.plots import (
+        plot_accuracy_epoch,
+        plot_all,
+        plot_one_change,
+        plot_throughput_batch,
+        plot_throughput_memory,
+    )
     from cnnbench.record import Record
     from cnnbench.results import Records, load
 
 __version__ = "0.1.0"
-__all__ = ["Record", "Records", "__version__", "build", "load", "run"]
+__all__ = [
+    "Record",
+    "Records",
+    "__version__",
+    "build",
+    "load",
+    "plot_accuracy_epoch",
+    "plot_all",
+    "plot_one_change",
+    "plot_throughput_batch",
+    "plot_throughput_memory",
+    "run",
+]
 
 _HOMES = {
     "Record": "cnnbench.record",
     "Records": "cnnbench.results",
     "build": "cnnbench.api",
     "load": "cnnbench.results",
+    "plot_accuracy_epoch": "cnnbench.plots",
+    "plot_all": "cnnbench.plots",
+    "plot_one_change": "cnnbench.plots",
+    "plot_throughput_batch": "cnnbench.plots",
+    "plot_throughput_memory": "cnnbench.plots",
     "run": "cnnbench.api",
 }
 

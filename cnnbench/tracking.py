@@ -13,6 +13,7 @@ import sys
 import tempfile
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,10 @@ from alembic.util import CommandError
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
-from cnnbench import clock
+from cnnbench import clock, notes, views
 from cnnbench.cell import plain_text
 from cnnbench.environment import masked
 from cnnbench.errors import StoreError
@@ -100,12 +103,15 @@ class Ui:
     """How to see a store's runs: start `command` with `environment` added, then open `address`.
 
     `command` is empty where the store is a server already. `health` answers once `address` will.
+    `address` is the prepared comparison where the UI is known to read it, else `plain_address`, the
+    list of runs.
     """
 
     command: tuple[str, ...]
     environment: dict[str, str]
     health: str
     address: str
+    plain_address: str
 
 
 def open_store(uri: str | None, results_dir: Path, *, create: bool = True) -> Tracker:
@@ -195,23 +201,30 @@ class Tracker:
             artifacts_dir=artifacts_dir,
         )
 
-    def ui(self, *, port: int, profile: str | None = None) -> Ui:
+    def ui(self, *, port: int, profile: str | None = None, architecture: str | None = None) -> Ui:
         """Return how to see the runs of `profile`, by default of the latest sweep, on 127.0.0.1.
 
+        `architecture` opens the comparison of its cells alone.
+
         Raises:
-            StoreError: the store refuses.
+            StoreError: the store refuses, or holds no cell of that architecture.
         """
         with _refusals(self.uri):
             experiment_id = self._experiment_id(profile)
+            key = self._view_key(experiment_id, architecture)
         # Without the workflow type the page opens for language models and shows no runs.
         runs = f"/{experiment_id}/runs?workflowType=machine_learning" if experiment_id else ""
         local = self.artifacts is not None
-        server = f"http://127.0.0.1:{port}" if local else self.uri.rstrip("/")
+        # A browser asks for the name and the password itself.
+        address = masked(self.uri).replace("//***@", "//").rstrip("/")
+        server = f"http://127.0.0.1:{port}" if local else address
+        plain = f"{server}/#/experiments{runs}"
         return Ui(
             command=_ui_command(port) if local else (),
             environment=_ui_environment(self.uri, self.artifacts) if local else {},
             health=f"{server}/health",
-            address=f"{server}/#/experiments{runs}",
+            address=f"{plain}&compareRunsMode=CHART&viewStateShareKey={key}" if key else plain,
+            plain_address=plain,
         )
 
     def read(self, sweep_id: str | None = None) -> tuple[list[Record], bytes]:
@@ -247,6 +260,43 @@ class Tracker:
         if self.engine is not None:
             self.engine.dispose()
 
+    def _view_key(self, experiment_id: str | None, architecture: str | None) -> str | None:
+        """Return the key of the view to open, once it is there; `None` where only the list works."""
+        view = views.one_architecture(architecture) if architecture else views.all_settings()
+        if architecture and not (view and experiment_id and self._holds(experiment_id, view)):
+            msg = f"the latest sweep's experiment has no cell of the architecture {architecture!r}."
+            raise StoreError(msg)
+        if view is None or experiment_id is None or not views.is_known(self._ui_version()):
+            return None
+        try:
+            self.prepare_views(experiment_id, views.views([architecture] if architecture else []))
+        except MlflowException:  # such as: this user may read here and no more
+            return None
+        return view.key
+
+    def _holds(self, experiment_id: str, view: views.View) -> bool:
+        condition = view.state["searchFilter"]
+        return bool(self.client.search_runs([experiment_id], condition, max_results=1))
+
+    def _ui_version(self) -> str:
+        """Return the version of the UI that shows this store; empty where a server does not say."""
+        if self.artifacts is not None:
+            return str(mlflow.__version__)
+        try:
+            host = get_default_host_creds(self.uri)  # type: ignore[no-untyped-call]  # MLflow's
+            answer = http_request(host, "/version", "GET")  # type: ignore[no-untyped-call]  # too
+        except MlflowException:
+            return ""
+        return answer.text.strip() if answer.ok else ""
+
+    def prepare_views(self, experiment_id: str, prepared: Iterable[views.View]) -> None:
+        """Save those of the `prepared` views that the experiment has not got."""
+        tags = self.client.get_experiment(experiment_id).tags
+        now = _milliseconds(time.time())
+        for view in prepared:
+            if not view.is_saved_as(tags.get(view.tag)):
+                self.client.set_experiment_tag(experiment_id, view.tag, view.envelope(now))
+
     def _experiment_id(self, profile: str | None) -> str | None:
         if profile is not None:
             found = self.client.get_experiment_by_name(_experiment_name(profile))
@@ -270,7 +320,10 @@ class Tracker:
                     self.client.create_experiment(
                         name,
                         artifact_location=self._artifact_location(profile),
-                        tags={EXPERIMENT_KIND_TAG: EXPERIMENT_KIND},
+                        tags={
+                            EXPERIMENT_KIND_TAG: EXPERIMENT_KIND,
+                            notes.NOTE_TAG: notes.experiment_note(profile),
+                        },
                     )
                 )
             except MlflowException:
@@ -376,7 +429,13 @@ class SweepLog:
             self._log_files(run_id, {})
             if report_dir is not None:
                 self._client.log_artifacts(run_id, str(report_dir), artifact_path="report")
+            self._client.set_tag(
+                run_id, notes.NOTE_TAG, notes.sweep_note(records, self.environment)
+            )
             self._client.set_terminated(run_id, "FINISHED", now)
+            with suppress(MlflowException):  # the records matter; the page can do without
+                names = dict.fromkeys(record.cell.architecture for record in records)
+                self.tracker.prepare_views(self.experiment_id, views.views(names))
         return run_id
 
     def log_verdicts(
@@ -737,6 +796,8 @@ def _cell_tags(record: Record) -> dict[str, str]:
         "diagnosis": record.diagnosis.kind if record.diagnosis else None,
         "unknowns": "; ".join(f"{what}: {why}" for what, why in record.unknowns.items()),
         "error": record.error,
+        views.COLOUR_TAG: views.PRECISION_COLOURS.get(record.cell.precision),
+        notes.NOTE_TAG: notes.run_note(record),
     }
     return {name: value[:MAX_TAG_CHARACTERS] for name, value in tags.items() if value}
 
@@ -754,10 +815,11 @@ def _final_metrics(record: Record) -> list[Metric]:
 def _curves(record: Record) -> Iterator[Metric]:
     """Yield the curves' points; the last epoch ended with the cell, the others before it."""
     epochs = record.fit.epochs if record.fit else ()
+    trained = list(accumulate(epoch.train_seconds for epoch in epochs))
     seconds_after = 0.0
     for number, epoch in reversed(list(enumerate(epochs, start=1))):
         ended_at = max(record.started_at, record.finished_at - seconds_after)
-        for name, value in _points(epoch).items():
+        for name, value in {**_points(epoch), views.SECONDS: trained[number - 1]}.items():
             if math.isfinite(value):
                 yield Metric(name, value, _milliseconds(ended_at), number)
         seconds_after += epoch.train_seconds + epoch.val_seconds

@@ -37,21 +37,24 @@ def serve(
     port: int,
     open_browser: bool,
     say: Callable[[str], object],
+    architecture: str | None = None,
 ) -> int:
     """Serve the store until it is interrupted, and return the server's exit status.
 
     Raises:
-        StoreError: there is no store, the port is taken, or the server does not start.
+        StoreError: there is no store, no cell of that architecture, the port is taken, or the
+            server does not start.
     """
     tracker = open_store(uri, results_dir, create=False)
-    shown = tracker.ui(port=port)
-    tracker.close()
+    try:
+        shown = tracker.ui(port=port, architecture=architecture)
+    finally:
+        tracker.close()
     if not shown.command:  # a server runs already
         _show(shown.address, say, open_browser=open_browser)
         return 0
     _check_free(port)
-    with _running(shown) as server:
-        _await(shown, server)
+    with running(shown) as server:
         _show(shown.address, say, open_browser=open_browser)
         with contextlib.suppress(KeyboardInterrupt):
             return server.wait()
@@ -59,8 +62,12 @@ def serve(
 
 
 @contextlib.contextmanager
-def _running(shown: Ui) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the server with all its workers, and end them all."""
+def running(shown: Ui) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the server with all its workers, from when it answers on; in the end, end them all.
+
+    Raises:
+        StoreError: it does not start.
+    """
     server = subprocess.Popen(
         shown.command,
         env={**os.environ, **shown.environment},
@@ -68,6 +75,7 @@ def _running(shown: Ui) -> Iterator[subprocess.Popen[bytes]]:
         start_new_session=True,
     )
     try:
+        _await(shown, server)
         yield server
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -16,7 +16,6 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,10 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SWEEP_ID = "quick-0123456789ab"
-CURVES = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "learning_rate"}
+CURVES = {
+    *("train/loss", "train/accuracy", "train/seconds", "val/loss", "val/accuracy"),
+    "learning_rate",
+}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,7 @@ def test_curves_count_epochs_from_one_at_times_within_the_cell(sweep: SweepLog) 
     for name, values in {
         "train/loss": [epoch.train_loss for epoch in record.fit.epochs],
         "train/accuracy": [epoch.train_accuracy for epoch in record.fit.epochs],
+        "train/seconds": [0.5, 1.0, 1.5],
         "val/loss": [epoch.val_loss for epoch in record.fit.epochs],
         "val/accuracy": [epoch.val_accuracy for epoch in record.fit.epochs],
         "learning_rate": [epoch.learning_rate for epoch in record.fit.epochs],
@@ -234,7 +237,7 @@ def test_what_is_unknown_or_not_finite_is_left_out(sweep: SweepLog) -> None:
     metrics = sweep.tracker.client.get_run(sweep.log(record)).data.metrics
     assert set(metrics) == {
         *("num_parameters", "epochs_run"),
-        *("train/accuracy", "val/accuracy", "learning_rate"),
+        *("train/accuracy", "train/seconds", "val/accuracy", "learning_rate"),
     }
     completed = sample_record(fit=fit)
     metrics = sweep.tracker.client.get_run(sweep.log(completed)).data.metrics
@@ -714,11 +717,11 @@ def test_looking_at_a_store_that_is_not_there_makes_none(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(
-    find_spec("psycopg") is not None or find_spec("psycopg2") is not None,
-    reason="a driver for PostgreSQL is installed here",
-)
-def test_a_missing_database_driver_is_named_and_no_password(tmp_path: Path) -> None:
+def test_a_missing_database_driver_is_named_and_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for driver in ("psycopg", "psycopg2"):  # as where neither is installed
+        monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(StoreError, match="needs the Python package 'psycopg") as refusal:
         open_store("postgresql://me:secret@127.0.0.1/mlflow", tmp_path)
     assert "secret" not in str(refusal.value)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 
+from chromium import PATIENCE_MS, chromium, needs_chromium
+from cnnbench.results import load
 from cnnbench.tracking import open_store
+from cnnbench.views import MEMORY, PRECISION_COLOURS, SPEED
 from mlflow_server import free_port, mlflow_server
 from sample_records import (
     STARTED_AT,
@@ -23,29 +26,51 @@ from sample_records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
     from cnnbench.measurement import Profile
     from cnnbench.record import Record
-    from cnnbench.tracking import Ui
+    from cnnbench.results import Records
+    from cnnbench.tracking import Tracker, Ui
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-PATIENCE_MS = 60_000
 BAR_WIDTHS = """() => [...document.querySelectorAll('.js-plotly-plot .bars .point path')]
     .map(bar => Math.round(bar.getBBox().width))"""
+# What each chart is of, what it holds, and the colours of the points of it that are drawn.
+PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(plot => {
+    const first = plot.data[0];
+    const axis = name => plot.layout[name].title?.text ?? plot.layout[name].title;
+    const found = first.metrics?.find(metric => metric);
+    const metric = first.metricKey ?? found?.get?.('key') ?? found?.key;
+    return {
+        name: metric ?? `${axis('xaxis')} vs ${axis('yaxis')}`,
+        kind: first.type,
+        values: plot.data.filter(trace => trace.hoverinfo !== 'skip').map(
+            trace => [...trace.x].map((x, place) => [Number(x), trace.y[place]])),
+        points: [...plot.querySelectorAll('.points path, .point path')]
+            .filter(point => point.getBBox().width > 0)
+            .map(point => point.style.fill),
+    };
+})"""
+AXES = """() => [...document.querySelectorAll('.parcoords')].map(
+    plot => [...plot.querySelectorAll('.dimension .label')].map(label => label.textContent))"""
 LINE_WIDTHS = """() => [...document.querySelectorAll('.js-plotly-plot path.js-line')]
     .map(line => Math.round(line.getBBox().width))"""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here")
+REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "amd-epyc"
+RESNET = "resnet(width=16,depth=1)"
+
+pytestmark = needs_chromium
 
 
 class Shown(NamedTuple):
-    """A store with a UI server on it."""
+    """A store with a UI server on it: a few records, and those of the reference sweep."""
 
     ui: Ui
     records: list[Record]
+    prepared: Ui
+    one_architecture: Ui
+    reference: Records
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +98,30 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     for record in records:
         sweep.log(record)
     sweep.finish(records)
-    ui = tracker.ui(port=free_port())
+    reference = load(REFERENCE)
+    replay(tracker, reference)
+    port = free_port()
+    ui = tracker.ui(port=port, profile="quick")
+    prepared = tracker.ui(port=port, profile="reference")
+    one_architecture = tracker.ui(port=port, profile="reference", architecture=RESNET)
     tracker.close()
     with mlflow_server(
         ui.command, environment=ui.environment, health=ui.health, log=results / "ui.log"
     ):
-        yield Shown(ui, records)
+        yield Shown(ui, records, prepared, one_architecture, reference)
+
+
+def replay(tracker: Tracker, records: Records) -> None:
+    """Log a sweep that was run elsewhere."""
+    sweep = tracker.sweep(
+        records[0].sweep_id,
+        profile="reference",
+        environment=sample_environment(device=records[0].device),
+        dataset=sample_dataset(),
+    )
+    for record in records:
+        sweep.log(record)
+    sweep.finish(records)
 
 
 def slowed(factor: float) -> Profile:
@@ -89,17 +132,8 @@ def slowed(factor: float) -> Profile:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-                *("--disable-component-update", "--disable-sync", "--no-first-run"),
-            ],
-        )
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
@@ -113,7 +147,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def test_the_page_opens_as_model_training_and_names_every_run(
     page: Page, shown: Shown, tmp_path: Path
 ) -> None:
-    page.goto(shown.ui.address)
+    page.goto(shown.ui.plain_address)
     for record in shown.records:
         page.get_by_role("link", name=record.cell.name, exact=True).wait_for()
     page.get_by_role("link", name=shown.records[0].sweep_id, exact=True).wait_for()
@@ -126,7 +160,7 @@ def test_the_page_opens_as_model_training_and_names_every_run(
 
 
 def test_the_charts_draw_a_bar_for_every_cell(page: Page, shown: Shown, tmp_path: Path) -> None:
-    page.goto(f"{shown.ui.address}&compareRunsMode=CHART")
+    page.goto(f"{shown.ui.plain_address}&compareRunsMode=CHART")
     page.get_by_placeholder("Search metric charts").fill("images_per_second$")
     num_cells = len(shown.records)
     page.wait_for_function(f"new Set(({BAR_WIDTHS})().filter(w => w > 0)).size == {num_cells}")
@@ -135,7 +169,7 @@ def test_the_charts_draw_a_bar_for_every_cell(page: Page, shown: Shown, tmp_path
 
 
 def test_the_charts_draw_a_curve_for_every_cell(page: Page, shown: Shown, tmp_path: Path) -> None:
-    page.goto(f"{shown.ui.address}&compareRunsMode=CHART")
+    page.goto(f"{shown.ui.plain_address}&compareRunsMode=CHART")
     page.get_by_placeholder("Search metric charts").fill("val/accuracy")
     # Each cell trained for another number of epochs, so each curve has another width.
     num_cells = len(shown.records)
@@ -146,15 +180,112 @@ def test_the_charts_draw_a_curve_for_every_cell(page: Page, shown: Shown, tmp_pa
 def test_the_browser_is_sent_nowhere_but_to_this_machine(page: Page, shown: Shown) -> None:
     hosts: set[str | None] = set()
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    page.goto(shown.ui.address)
+    page.goto(shown.ui.plain_address)
     page.get_by_role("link", name=shown.records[0].cell.name, exact=True).wait_for()
     assert hosts == {"127.0.0.1"}
 
 
 def test_a_run_shows_its_artifacts(page: Page, shown: Shown, tmp_path: Path) -> None:
-    page.goto(shown.ui.address)
+    page.goto(shown.ui.plain_address)
     page.get_by_role("link", name=shown.records[0].cell.name, exact=True).click()
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("windows.csv").first.click()
     page.get_by_text("foreign_fraction").first.wait_for()
     page.screenshot(path=tmp_path / "artifacts.png")
+
+
+@pytest.fixture
+def tall_page(browser: Browser) -> Iterator[Page]:
+    # Only charts in sight are drawn: here all are.
+    opened = browser.new_page(viewport={"width": 1600, "height": 3400})
+    opened.set_default_timeout(PATIENCE_MS)
+    yield opened
+    opened.close()
+
+
+def plots(page: Page, *, number: int) -> list[dict[str, Any]]:
+    """Return the page's charts, once there are so many and each has drawn a point."""
+    page.wait_for_function(
+        f"(({PLOTS})().length >= {number}) && ({PLOTS})().every(plot => plot.points.length > 0)"
+    )
+    found: list[dict[str, Any]] = page.evaluate(PLOTS)
+    return found
+
+
+def chart(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    """Return the one chart of that kind and name."""
+    (only,) = [plot for plot in found if (plot["kind"], plot["name"]) == (kind, name)]
+    return only
+
+
+def rgb(colour: str) -> str:
+    """Return `#0072B2` as a browser says it."""
+    return f"rgb({', '.join(str(int(colour[n : n + 2], 16)) for n in (1, 3, 5))})"
+
+
+def test_the_prepared_page_draws_the_comparison_without_a_click(
+    tall_page: Page, shown: Shown, tmp_path: Path
+) -> None:
+    tall_page.goto(shown.prepared.address)
+    found = plots(tall_page, number=6)
+    tall_page.screenshot(path=tmp_path / "prepared.png")
+    rows = [record.row() for record in shown.reference]
+    memory = chart(found, "scatter", f"{MEMORY} vs {SPEED}")
+    assert sorted(memory["values"][0]) == sorted([row[MEMORY], row[SPEED]] for row in rows)
+    assert len(memory["points"]) == len(rows)
+    assert set(memory["points"]) == {rgb(PRECISION_COLOURS[name]) for name in ("fp32", "bf16")}
+    batch = chart(found, "scatter", f"batch_size vs {SPEED}")
+    assert sorted(batch["values"][0]) == sorted([row["batch_size"], row[SPEED]] for row in rows)
+    bars = chart(found, "bar", SPEED)
+    # From the lowest bar up: the fastest is uppermost, as in the list.
+    assert [x for x, _ in bars["values"][0]] == sorted(row[SPEED] for row in rows)
+    settings = ["architecture", "precision", "batch_size", "checkpointing"]
+    assert tall_page.evaluate(AXES) == [
+        [*settings, "images...second", "peak_a...ed_mib"],
+        [*settings, "images...second", "best_v...curacy"],
+    ]
+
+
+def test_accuracy_is_drawn_against_the_seconds_of_training(tall_page: Page, shown: Shown) -> None:
+    tall_page.goto(shown.prepared.address)
+    curves = chart(plots(tall_page, number=6), "scatter", "val/accuracy")
+    drawn = sorted(map(sorted, curves["values"]))
+    assert drawn == sorted(
+        sorted(
+            [sum(e.train_seconds for e in epochs[:number]), epoch.val_accuracy]
+            for number, epoch in enumerate(epochs, start=1)
+        )
+        for record in shown.reference
+        if record.fit is not None and (epochs := record.fit.epochs)
+    )
+
+
+def test_one_architecture_is_compared_by_itself(
+    tall_page: Page, shown: Shown, tmp_path: Path
+) -> None:
+    tall_page.goto(shown.one_architecture.address)
+    found = plots(tall_page, number=6)
+    tall_page.screenshot(path=tmp_path / "one-architecture.png")
+    rows = [r.row() for r in shown.reference if r.cell.architecture == RESNET]
+    memory = chart(found, "scatter", f"{MEMORY} vs {SPEED}")
+    assert sorted(memory["values"][0]) == sorted([row[MEMORY], row[SPEED]] for row in rows)
+
+
+def test_the_best_of_each_architecture_and_precision_are_bars(
+    tall_page: Page, shown: Shown, tmp_path: Path
+) -> None:
+    tall_page.goto(shown.prepared.address.replace("Key=cnnbench", "Key=cnnbench-best"))
+    found = plots(tall_page, number=2)
+    tall_page.screenshot(path=tmp_path / "best.png")
+    best: dict[tuple[str, str], float] = {}
+    for record in shown.reference:
+        key = (record.cell.architecture, record.cell.precision)
+        best[key] = max(best.get(key, 0.0), record.row()[SPEED])
+    bars = chart(found, "bar", SPEED)
+    assert sorted(x for x, _ in bars["values"][0]) == sorted(best.values())
+
+
+def test_experiment_and_runs_say_in_words_what_they_are(page: Page, shown: Shown) -> None:
+    page.goto(shown.prepared.plain_address)
+    page.get_by_role("link", name=shown.reference[0].cell.name, exact=True).click()
+    page.get_by_text("Best validation accuracy 92.2 % in 3 epochs").wait_for()
