@@ -292,7 +292,7 @@ class Tracker:
     def prepare_views(self, experiment_id: str, prepared: Iterable[views.View]) -> None:
         """Save those of the `prepared` views that the experiment has not got."""
         tags = self.client.get_experiment(experiment_id).tags
-        now = _milliseconds(time.time())
+        now = _milliseconds(clock.now())
         for view in prepared:
             if not view.is_saved_as(tags.get(view.tag)):
                 self.client.set_experiment_tag(experiment_id, view.tag, view.envelope(now))

@@ -202,7 +202,7 @@ class Campaign:
                 if not cells:
                     continue
                 self._observer.on_plan(_plan(trial, cells), cells)
-                for number, cell in enumerate(cells):
+                for number in range(len(cells)):
                     if time.monotonic() > self._deadline:
                         self._observer.on_warning("the budget is used up: the same call goes on")
                         return
