@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cnnbench import views
-from cnnbench.report import charts
+from cnnbench.report.charts import PRECISION_COLOURS
 
 RESNET = "resnet(width=16,depth=2)"
 # What MLflow refuses to keep in an experiment's tag.
@@ -101,4 +101,4 @@ def test_only_versions_whose_page_was_tried_are_known() -> None:
 
 
 def test_the_colours_are_those_of_the_report() -> None:
-    assert views.PRECISION_COLOURS == charts.PRECISION_COLOURS
+    assert views.PRECISION_COLOURS == PRECISION_COLOURS
