@@ -62,8 +62,8 @@ class Clock:
 def measure_by_turns(
     sides: tuple[Side, Side],
     subjects: Sequence[Subject],
-    clock: Clock,
     *,
+    budget_seconds: float,
     delta: float,
     say: Say,
 ) -> list[Race]:
@@ -75,7 +75,7 @@ def measure_by_turns(
     Args:
         sides: base and candidate.
         subjects: what to measure.
-        clock: after it no further pair begins; the first of each test always runs.
+        budget_seconds: of measuring; after it no further pair begins, but for the first of each test.
         delta: the relative difference in speed that does not matter.
         say: told how each round went.
     """
@@ -84,6 +84,7 @@ def measure_by_turns(
         subject.name: Race(base=_empty(subject), candidate=_empty(subject)) for subject in subjects
     }
     undecided = list(subjects)
+    clock = Clock(seconds=budget_seconds)  # workers, data and models are ready
     for number in range(MAX_RUNS):
         for subject in undecided:
             race = races[subject.name]

@@ -12,7 +12,7 @@ from cnnbench import noise
 from cnnbench.errors import InvalidValueError, ProfileError, StoreError
 from cnnbench.regress.arms import side
 from cnnbench.regress.baseline import latest_path
-from cnnbench.regress.gate import Clock, measure_alone, measure_by_turns
+from cnnbench.regress.gate import measure_alone, measure_by_turns
 from cnnbench.regress.judge import Judgement, judge
 from cnnbench.regress.machine import Machine, threads_exported
 from cnnbench.regress.results import Measured, Results, now, only_tests, write_results
@@ -119,7 +119,6 @@ class _Session:
         self._ours = ours
         self._folder = folder
         self._say = say
-        self._clock = Clock(seconds=settings.budget_seconds)
         self._root = checkout()
 
     def results(self, tests: Iterable[Measured]) -> Results:
@@ -161,7 +160,11 @@ class _Session:
         ):
             vanished = self._vanished(root, notes)
             races = measure_by_turns(
-                (base, self._ours), subjects, self._clock, delta=self.delta, say=self._say
+                (base, self._ours),
+                subjects,
+                budget_seconds=self._settings.budget_seconds,
+                delta=self.delta,
+                say=self._say,
             )
         before = replace(
             self.results([*(race.base for race in races), *vanished]),
