@@ -23,7 +23,7 @@ from command import environment, run_here
 
 GIT = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
 TIMED = "training/simple_cnn(width=4)-fp32-b32-none"
-TRAINED = "accuracy/simple_cnn(width=4)-fp32-b64-none"
+TRAINED = "accuracy/simple_cnn(width=8)-fp32-b64-none"
 
 SUITE = """
 [recipe]
@@ -41,9 +41,9 @@ batch_size = 32
 """
 ACCURACY = """
 [[accuracy]]
-architecture = "simple_cnn(width=4)"
+architecture = "simple_cnn(width=8)"
 batch_size = 64
-recipe = { epochs = 2 }
+recipe = { epochs = 5 }
 """
 VANISHED = """
 [[inference]]
