@@ -33,8 +33,8 @@ def run(profile: str = "quick", *, observer: Observer | None = None, **settings:
         profile: `quick`, `gpu`, `full`, a TOML file, or `auto` (`gpu` on CUDA, else `quick`).
         observer: hears what happens; by default nothing is shown.
         settings: the fields of `Options`; any axis (`architecture`, `precision`, `batch_size`,
-            `checkpointing`, `memory_format`, `compile`, `loader`, `seed`), a value or a list, which
-            replaces the profile's; any name of the `Recipe` (`epochs`, `learning_rate`, ...).
+            `checkpointing`, `memory_format`, `compile`, `loader`, `parallelism`, `seed`), a value or a
+            list, which replaces the profile's; any name of the `Recipe` (`epochs`, `learning_rate`, ...).
 
     Raises:
         CnnbenchError: what the user can put right, found before the first cell.

@@ -6,7 +6,8 @@ import ast
 import itertools
 import math
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from operator import attrgetter
@@ -23,6 +24,7 @@ CHECKPOINTINGS = ("none", "stage", "block")
 MEMORY_FORMATS = ("nchw", "channels_last")
 COMPILES = ("off", "graph", "default", "reduce-overhead", "max-autotune")
 LOADERS = ("device",)
+PARALLELISMS = ("none", "data-N", "sharded-N")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "plateau", "cosine", "one_cycle")
 AUGMENTATIONS = ("default", "none", "crop", "flip+crop", "flip+crop+cutout")
@@ -113,6 +115,7 @@ class Cell:
     memory_format: str = "nchw"
     compile: str = "off"
     loader: str = "device"
+    parallelism: str = "none"
     dataset: str = "digits"
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
@@ -126,6 +129,7 @@ class Cell:
         _check_choice("memory_format", self.memory_format, MEMORY_FORMATS)
         _check_choice("compile", self.compile, COMPILES)
         _check_choice("loader", self.loader, LOADERS)
+        split_parallelism(self.parallelism)
         _check_count("batch_size", self.batch_size, low=1)
         _check_count("seed", self.seed, low=0, high=MAX_SEED)
         if self.recipe.epochs == 0 and self.timing.max_windows == 0:
@@ -137,6 +141,10 @@ class Cell:
         """Return the digest of everything that was asked for."""
         nested = {"recipe": _values(self.recipe), "timing": _values(self.timing)}
         return digest({**_values(self), **nested})
+        asked = asdict(self)
+        if self.parallelism == "none":
+            del asked["parallelism"]  # as it was before there was such a field: results stand
+        return digest(asked)
 
     @property
     def name(self) -> str:
@@ -148,6 +156,8 @@ class Cell:
             parts.append(f"compile-{self.compile}")
         if self.loader != "device":
             parts.append(self.loader)
+        if self.parallelism != "none":
+            parts.append(self.parallelism)
         if self.seed:
             parts.append(f"seed{self.seed}")
         return "-".join(parts)
@@ -180,6 +190,7 @@ AXES = (
     "memory_format",
     "compile",
     "loader",
+    "parallelism",
     "seed",
 )
 
@@ -253,6 +264,21 @@ def _parsed(text: str) -> tuple[str, dict[str, Any]]:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InvalidValueError(msg) from error
     return name, parameters
+
+
+def split_parallelism(text: str) -> tuple[str, int]:
+    """Split `data-2` into how the devices share the work and how many there are; `none` has one.
+
+    Raises:
+        InvalidValueError: there is no such parallelism.
+    """
+    if text == "none":
+        return "none", 1
+    found = re.fullmatch(r"(data|sharded)-([2-9]|[1-9]\d{1,3})", str(text))
+    if found is None:
+        msg = f"unknown parallelism {text!r}. There are: {', '.join(PARALLELISMS)} (N devices, from 2)."
+        raise InvalidValueError(msg)
+    return found[1], int(found[2])
 
 
 def _literal(value: ast.expr) -> Any:

@@ -9,6 +9,7 @@ import time
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from cnnbench.profiling import Instruments, profile_step
 from cnnbench.record import Record
 from cnnbench.setup import MEMORY_FORMATS, set_up
 from cnnbench.training.fit import DivergedError, fit
+from cnnbench.training.parallel import gather
+from cnnbench.training.step import Tally
 from cnnbench.validity import judge
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from cnnbench.measure.memory import MemoryMeter
     from cnnbench.record import Fit
     from cnnbench.setup import Bench
+    from cnnbench.training.parallel import Team
     from cnnbench.training.step import TrainingStep
 
 MAX_ERROR_CHARACTERS = 2000
@@ -50,6 +54,11 @@ OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|ALLOCATION_FAILED|DefaultCPUAllocator"
     "|could not (create|execute) a primitive$"
 )
+PROFILED_ONLY = "a cell on several devices is profiled only: no accuracy is claimed"
+SHARED_CPU = (
+    "the ranks share one machine's processors: this shows what sharing out costs, not a speed-up"
+)
+RANK_0 = "memory is that of rank 0"
 NOT_MEANINGFUL = "random frozen weights: the accuracy says nothing about transfer learning"
 
 
@@ -160,18 +169,47 @@ def _profile_and_fit(
     if job.weights_sha256:
         expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
     bench = set_up(job.cell, job.dataset, device)
+    with gather(job.cell, device, partial(_follow, job)) as team:
+        instruments = Instruments(
+            meter=found.meter,
+            witness=witness(gpu, team.pids if team else ()),
+            gpu=gpu,
+            wait_turn=found.wait_turn,
+        )
+        bench = set_up(job.cell, job.dataset, device, team)
+        _measure(bench, job, found, instruments, started, report)
+
+
+def _follow(job: CellJob, team: Team) -> None:
+    """Be another rank of the cell: take the steps that rank 0 takes."""
+    bench = set_up(job.cell, job.dataset, team.device, team)
+    step, _ = bench.training_step()
+    batches = bench.loader("train").forever(job.cell.seed + team.rank)
+    tally = Tally.on(team.device)
+    team.obey(lambda: step(*next(batches), tally))
+
+
+def _measure(
+    bench: Bench,
+    job: CellJob,
+    found: _Findings,
+    instruments: Instruments,
+    started: float,
+    report: Callable[[Progress], None],
+) -> None:
     found.values["flags"] = numeric_flags()
     if bench.missing_weights:
         found.notes.append(f"random weights, so no accuracy is claimed: {bench.missing_weights}")
     _probe(bench, found)
     if job.cell.timing.max_windows:
-        instruments = Instruments(
-            meter=found.meter, witness=witness(gpu), gpu=gpu, wait_turn=found.wait_turn
-        )
         _profile(bench, job, found, instruments, started, report)
         # A checkpointed model refers to itself. The timed steps leave no trace in memory or accuracy.
         gc.collect()
-    if job.cell.recipe.epochs and not bench.missing_weights:
+    if bench.team:
+        found.notes.append(RANK_0)
+        found.notes.extend([SHARED_CPU] if bench.device.type == "cpu" else [])
+        found.notes.extend([PROFILED_ONLY] if job.cell.recipe.epochs else [])
+    elif job.cell.recipe.epochs and not bench.missing_weights:
         report(Progress(phase="training"))
         found.values["fit"] = _fit(bench, found, report)
 

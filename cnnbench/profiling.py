@@ -23,6 +23,7 @@ from cnnbench.measure.trace import write_trace
 from cnnbench.measure.witness import PatientWitness
 from cnnbench.measurement import MAX_FOREIGN_FRACTION, Energy, Profile
 from cnnbench.stats import median_interval
+from cnnbench.training.parallel import TeamStopwatch
 from cnnbench.training.step import Tally
 from cnnbench.training.workloads import workload
 
@@ -94,6 +95,8 @@ def profile_step(
     batches = timed_batches(bench.loader("train").forever(cell.seed), device)
     tally = Tally.on(device)
     clock = stopwatch(device)
+    if bench.team:
+        clock = TeamStopwatch(clock, bench.team)
 
     step = workload(
         job.workload, training_step, batches.next, tally, precision=bench.precision, device=device
@@ -137,7 +140,9 @@ def profile_step(
         training_step.run_eagerly(images, labels)
 
     counted = None
-    if job.peaks is not None:
+    if bench.team:
+        unknowns["roofline"] = "operators are counted on one device alone"
+    elif job.peaks is not None:
         report(Progress(phase="counting operators"))
         with _optional("roofline", unknowns):
             operations = watch(eager_step, is_recomputing=is_recomputing)
@@ -217,7 +222,8 @@ _EXTRAS = {"trace": _trace, "layers": _layers}
 
 def _held(step: TrainingStep) -> Iterable[torch.Tensor]:
     """Return the tensors that live from step to step: the model's and the optimizer's."""
-    yield from step.model.parameters()
-    yield from step.model.buffers()
-    for state in step.optimizer.state.values():
-        yield from (value for value in state.values() if isinstance(value, torch.Tensor))
+    states = (value for state in step.optimizer.state.values() for value in state.values())
+    for value in (*step.model.parameters(), *step.model.buffers(), *states):
+        if isinstance(value, torch.Tensor):
+            # Of a sharded tensor only the shard is here.
+            yield value.to_local() if hasattr(value, "to_local") else value

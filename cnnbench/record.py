@@ -222,6 +222,7 @@ PARAM_COLUMNS = (
     "memory_format",
     "compile",
     "loader",
+    "parallelism",
     "dataset",
     *RECIPE_COLUMNS,
     "epochs",

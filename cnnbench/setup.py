@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,12 +19,16 @@ from cnnbench.data.device_loader import DeviceLoader
 from cnnbench.errors import MissingWeightsError, UnsupportedError
 from cnnbench.precision import Precision, precision
 from cnnbench.training.optimizer import make_optimizer
+from cnnbench.training.parallel import TeamStep
 from cnnbench.training.step import GraphedStep, TrainingStep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cnnbench.cell import Cell
     from cnnbench.data.device_data import DeviceData
     from cnnbench.environment import DatasetInfo
+    from cnnbench.training.parallel import Team
 
 MEMORY_FORMATS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 # Two images tell the segments: BatchNorm is in evaluation mode then.
@@ -32,7 +37,10 @@ NUM_EXAMPLE_IMAGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A cell's data on its device, and how to make a fresh training step for it."""
+    """A cell's data on its device, and how to make a fresh training step for it.
+
+    With a `team` this is one rank's part: a share of each batch, and a model that trains with the others'.
+    """
 
     cell: Cell
     device: torch.device
@@ -40,13 +48,14 @@ class Bench:
     data: DeviceData
     weights: str
     missing_weights: str | None
+    team: Team | None = None
 
     def loader(self, split: str) -> DeviceLoader:
         """Return the loader of `train`, `val` or `test`; only training images are augmented."""
         recipe = self.cell.recipe
         return DeviceLoader(
             getattr(self.data, split),
-            batch_size=self.cell.batch_size,
+            batch_size=self.cell.batch_size // (self.team.size if self.team else 1),
             augment=recipe.augmentation if split == "train" else "none",
             channels_last=self.cell.memory_format == "channels_last",
         )
@@ -78,9 +87,13 @@ class Bench:
         if cell.compile not in {"off", "graph"}:
             model.compile(mode=cell.compile)
         model.train()
+        if self.team:
+            model = self.team.distribute(model)
         graphed = cell.compile == "graph"
         optimizer = make_optimizer(model, recipe, self.device, capturable=graphed)
-        kind = GraphedStep if graphed else TrainingStep
+        kind: Callable[..., TrainingStep] = GraphedStep if graphed else TrainingStep
+        if self.team:
+            kind = partial(TeamStep, team=self.team)
         step = kind(
             model,
             optimizer,
@@ -91,7 +104,9 @@ class Bench:
         return step, notes
 
 
-def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
+def set_up(
+    cell: Cell, dataset: DatasetInfo, device: torch.device, team: Team | None = None
+) -> Bench:
     """Check that `device` can do what `cell` asks, set the numeric switches and load the data.
 
     Raises:
@@ -121,6 +136,7 @@ def set_up(cell: Cell, dataset: DatasetInfo, device: torch.device) -> Bench:
         data=data,
         weights=weights,
         missing_weights=missing,
+        team=team,
     )
 
 

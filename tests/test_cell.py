@@ -118,6 +118,7 @@ OTHERS: dict[str, Any] = {
     "checkpointing": "block",
     "memory_format": "channels_last",
     "compile": "default",
+    "parallelism": "data-2",
     "dataset": "cifar10",
     "seed": 1,
     "recipe": Recipe(epochs=1),
@@ -157,6 +158,7 @@ def test_a_worker_reads_a_cell_with_the_same_hash(cell: Cell) -> None:
         ({}, "resnet(width=16)-fp32-b64-none"),
         ({"precision": "bf16", "batch_size": 256}, "resnet(width=16)-bf16-b256-none"),
         ({"memory_format": "channels_last"}, "resnet(width=16)-fp32-b64-none-channels_last"),
+        ({"parallelism": "data-2"}, "resnet(width=16)-fp32-b64-none-data-2"),
         ({"compile": "graph", "seed": 3}, "resnet(width=16)-fp32-b64-none-compile-graph-seed3"),
     ],
 )

@@ -17,6 +17,7 @@ DEFAULT = {
     "memory_format": "nchw",
     "compile": "off",
     "loader": "device",
+    "parallelism": "none",
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cnnbench.measure.machine import foreign_fraction, read_load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cnnbench.measure.gpu import Counters, Gpu
     from cnnbench.measure.machine import Load
@@ -22,15 +22,20 @@ class Witness:
     _load: Load | None = None
     _start = 0.0
 
+    def __init__(self, mates: Sequence[int] = ()) -> None:
+        """Take the processes that are no strangers: other ranks of the same cell."""
+        self._mates = mates
+
     def before(self) -> None:
         """Look, right before the window starts."""
-        self._load = read_load()
+        self._load = read_load(self._mates)
         self._start = time.perf_counter()
 
     def after(self, window: Window) -> Window:
         """Return `window` with what was seen since `before`."""
         seconds = time.perf_counter() - self._start
-        return replace(window, foreign_fraction=foreign_fraction(self._load, read_load(), seconds))
+        fraction = foreign_fraction(self._load, read_load(self._mates), seconds)
+        return replace(window, foreign_fraction=fraction)
 
 
 class GpuWitness(Witness):
@@ -40,6 +45,7 @@ class GpuWitness(Witness):
 
     def __init__(self, gpu: Gpu) -> None:
         """Ask the session `gpu`."""
+        super().__init__()
         self._gpu = gpu
 
     def before(self) -> None:
@@ -63,6 +69,7 @@ class PatientWitness(Witness):
 
     def __init__(self, witness: Witness, wait_turn: Callable[[], None]) -> None:
         """Take the other witness, and what returns when it is our turn."""
+        super().__init__()
         self._witness = witness
         self._wait_turn = wait_turn
 
@@ -76,6 +83,6 @@ class PatientWitness(Witness):
         return self._witness.after(window)
 
 
-def witness(gpu: Gpu | None) -> Witness:
+def witness(gpu: Gpu | None, mates: Sequence[int] = ()) -> Witness:
     """Return the witness for what the steps run on: `gpu`, or without one the processors."""
-    return GpuWitness(gpu) if gpu else Witness()
+    return GpuWitness(gpu) if gpu else Witness(mates)

@@ -89,6 +89,7 @@ VARYING = (
     Column(name="memory_format", title="layout", is_number=False),
     Column(name="compile", title="compile", is_number=False),
     Column(name="loader", title="loader", is_number=False),
+    Column(name="parallelism", title="parallel", is_number=False),
     Column(name="dataset", title="data", is_number=False),
     Column(name="seed", title="seed"),
     Column(name="device", title="device", is_number=False),
@@ -189,6 +190,8 @@ def other_settings(cell: Cell) -> list[str]:
         parts.append(f"compile {cell.compile}")
     if cell.loader != "device":
         parts.append(f"loader {cell.loader}")
+    if cell.parallelism != "none":
+        parts.append(cell.parallelism)
     return parts
 
 

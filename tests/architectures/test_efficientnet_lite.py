@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 from torch import nn
 from torch.nn import functional
 
-from cnnbench.architectures import IMAGENET_WEIGHTS, build, efficientnet_lite, find_weights
+from cnnbench.architectures import (
+    IMAGENET_STATISTICS,
+    IMAGENET_WEIGHTS,
+    build,
+    efficientnet_lite,
+    find_weights,
+)
 from cnnbench.architectures.efficientnet_lite import (
     FILE,
     IMAGENET_SHA256,
@@ -22,9 +29,13 @@ from cnnbench.architectures.efficientnet_lite import (
 )
 from cnnbench.architectures.pretrained import read
 from cnnbench.errors import InvalidValueError, MissingWeightsError, WeightsError
+from cnnbench.execute import NOT_MEANINGFUL, execute
+from sample_jobs import UNTIMED, job, tiny_cell, tiny_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cnnbench.environment import DatasetInfo
 
 NAME = "transfer_efficientnet_lite0"
 MODULE = PACKAGE.replace("-", "_")
@@ -118,6 +129,34 @@ def test_the_published_weights_load_but_for_the_layer_that_is_replaced() -> None
     loaded = [tensor for name, tensor in state.items() if not name.startswith("model.fc.")]
     expected = [tensor for name, tensor in published.items() if not name.startswith("_fc.")]
     assert all(torch.equal(*pair) for pair in zip(loaded, expected, strict=True))
+
+
+@needs_weights
+def test_the_published_network_takes_a_flower_for_a_flower() -> None:
+    network = EfficientNetLite0().eval()
+    published = read(imagenet_weights(download=False))
+    network.load_state_dict(TransferEfficientNetLite0().own_names(published))
+    pixels = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)[None]
+    image = functional.interpolate(pixels / 255, size=(224, 224), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET_STATISTICS[NAME])
+    with torch.no_grad():
+        best = network((image - mean) / std).argmax().item()
+    assert best == 985  # "daisy", the only such flower among the 1000 classes
+
+
+@needs_weights
+def test_a_head_on_pretrained_features_beats_one_on_random_features(digits: DatasetInfo) -> None:
+    accuracy = {}
+    for weights in ("imagenet", "none"):
+        recipe = tiny_recipe(image_size=32, weights=weights, epochs=2, learning_rate=0.01)
+        record = execute(
+            job(tiny_cell(NAME, recipe=recipe, timing=UNTIMED), digits), lambda _: None
+        )
+        assert record.fit is not None, record.error
+        assert record.num_trainable_parameters == 1280 * 10 + 10
+        assert record.fit.accuracy_note == (None if weights == "imagenet" else NOT_MEANINGFUL)
+        accuracy[weights] = record.fit.epochs[-1].val_accuracy
+    assert accuracy["imagenet"] > accuracy["none"] + 0.2
 
 
 @needs_weights
