@@ -137,11 +137,13 @@ class Refusal:
 class Answer:
     """One line from a worker: exactly one field is set; all but `progress` and `turn` end the job.
 
-    With `turn` it waits until a line comes back.
+    With `turn` it waits until a line comes back. `pulse` says that the device computes.
     """
 
     progress: Progress | None = None
     turn: bool = False
+    gpus: tuple[str, ...] | None = None
+    pulse: bool = False
     environment: Environment | None = None
     ready: Ready | None = None
     peaks: Peaks | None = None
@@ -153,9 +155,15 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One line to a worker: exactly one field is set. `look` names a device to look at."""
+    """One line to a worker: exactly one field is set.
+
+    `look` names a device to look at, `gpus` one whose equals are asked for, `pulse` one that is to compute
+    something.
+    """
 
     look: str | None = None
+    gpus: str | None = None
+    pulse: str | None = None
     preflight: Preflight | None = None
     peaks: PeaksJob | None = None
     equal_width: EqualWidth | None = None

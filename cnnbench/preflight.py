@@ -151,6 +151,31 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def equal_gpus(name: str) -> tuple[str, ...]:
+    """Return the UUIDs of the visible GPUs of the model that `name` leads to; none if it names one, or a CPU.
+
+    Raises:
+        InvalidValueError: there is no such device.
+    """
+    device = find_device(name)
+    if device.type == "cpu" or ":" in name:
+        return ()
+    found = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+    first = found[device.index]
+    model = (first.name, first.total_memory)
+    return tuple(f"GPU-{one.uuid}" for one in found if (one.name, one.total_memory) == model)
+
+
+def computes(name: str) -> bool:
+    """Say whether the device called `name` adds up correctly; one that is gone raises.
+
+    Raises:
+        InvalidValueError: there is no such device.
+    """
+    ones = torch.ones(1024, device=find_device(name))
+    return int(ones.sum().item()) == ones.numel()
+
+
 def _try_model(
     architecture: str, asked_weights: str, job: Preflight, dataset: DatasetInfo
 ) -> tuple[WeightsFile | None, list[str]]:

@@ -20,10 +20,12 @@ from cnnbench.options import AUTO, command_line, sort_settings
 from cnnbench.results import ENVIRONMENT, Records, artifacts_folder, write_report
 from cnnbench.sweep.journal import NAME as JOURNAL
 from cnnbench.sweep.journal import Journal, read_journal
+from cnnbench.sweep.lanes import Lanes, lanes_of, run_in_lanes
+from cnnbench.sweep.order import in_order
 from cnnbench.sweep.plan import make_plan
 from cnnbench.sweep.profiles import load_profile
 from cnnbench.sweep.run import Observer, check, find_peaks, look, run_cells
-from cnnbench.sweep.workers import Launcher, launcher, proxy_variables
+from cnnbench.sweep.workers import Launcher, Place, launcher, proxy_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from cnnbench.sweep.plan import Plan
 
 PREPARED = "prepared"
+COMPILED = "compiled"
 
 
 class Session:
@@ -82,7 +85,8 @@ class Session:
         Raises:
             CnnbenchError: what is wrong was found before the first cell, and nothing was written.
         """
-        with launcher(self.options.isolation) as workers, closing(self.logbook):
+        options, place = self.options, self._place()
+        with Lanes(options.isolation, options.device, place) as workers, closing(self.logbook):
             self.observer.on_phase("starting the workers")
             # While they import torch, on the other core: what this process will need.
             import_module("cnnbench.analysis.frame")
@@ -124,6 +128,7 @@ class Session:
         missing = plan.missing(
             stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
         )
+        missing = in_order(missing)
         self.observer.on_plan(plan, missing)
         peaks = self._peaks(workers, ready.environment, missing)
         self._write_surroundings(folder, ready, peaks)
@@ -134,8 +139,8 @@ class Session:
             self.logbook.log(record)
 
         try:
-            run_cells(
-                workers,
+            run_in_lanes(
+                lanes_of(workers),
                 [self._job(cell, plan, ready, peaks, folder) for cell in missing],
                 ready.environment,
                 timeout_seconds=self.options.cell_timeout,
@@ -151,6 +156,18 @@ class Session:
             self.observer.on_phase("writing the report")
             records.num_unlogged = self.logbook.finish(records, write_report(folder))
         return records
+
+    def _place(self) -> Place:
+        """Return where workers run: anywhere, with one cache of what they compile for all sweeps here."""
+        caches = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+        folder = self.results_dir / COMPILED
+        return Place(
+            variables={
+                variable: str(folder / name)
+                for variable, name in caches.items()
+                if variable not in os.environ
+            }
+        )
 
     def _artifacts(self) -> set[str]:
         """Return the names of the files that every cell is to leave."""

@@ -9,13 +9,13 @@ from cnnbench.errors import CnnbenchError
 from cnnbench.execute import execute
 from cnnbench.job import Answer, Progress, Refusal, decode_request, encode
 from cnnbench.measure.collect import collect_environment
-from cnnbench.preflight import equal_width, find_device, peaks, preflight
+from cnnbench.preflight import computes, equal_gpus, equal_width, find_device, peaks, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def serve(
+def serve(  # noqa: C901 (a branch for each kind of request, and each is one call)
     line: bytes, send: Callable[[bytes], None], receive: Callable[[], bytes] = lambda: b""
 ) -> None:
     """Do what the request in `line` asks.
@@ -37,6 +37,10 @@ def serve(
     try:
         if request.look is not None:
             send(encode(Answer(environment=collect_environment(find_device(request.look)))))
+        elif request.gpus is not None:
+            send(encode(Answer(gpus=equal_gpus(request.gpus))))
+        elif request.pulse is not None:
+            send(encode(Answer(pulse=computes(request.pulse))))
         elif request.preflight is not None:
             send(encode(Answer(ready=preflight(request.preflight, report))))
         elif request.peaks is not None:

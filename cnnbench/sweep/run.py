@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from cnnbench.sweep.workers import Launcher, Outcome
 
 T = TypeVar("T")
+# A driver may take half a minute to give up on a GPU.
+PULSE_SECONDS = 60.0
 
 # By far enough to look at a machine, prepare data and try models, unless something hangs.
 CHECK_SECONDS = 900.0
@@ -102,6 +104,25 @@ def find_width(launcher: Launcher, job: EqualWidth) -> int:
 def examine(launcher: Launcher, job: Examination) -> tuple[Finding, ...]:
     """Return what a worker finds when it looks at the machine."""
     return _ask(launcher, Request(examination=job), lambda answer: answer.findings)
+
+
+def find_gpus(launcher: Launcher, device: str) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs that `device` leaves open: all of one model, or none if it names one.
+
+    Raises:
+        CnnbenchError: there is no such device.
+    """
+    return _ask(launcher, Request(gpus=device), lambda answer: answer.gpus)
+
+
+def has_pulse(launcher: Launcher, device: str | None) -> bool:
+    """Say whether `device` still computes, in a fresh worker; without one there is nothing to ask."""
+    if device is None:
+        return True
+    outcome = launcher.run(
+        Request(pulse=device), on_progress=lambda _: None, timeout_seconds=PULSE_SECONDS
+    )
+    return outcome.answer is not None and outcome.answer.pulse
 
 
 def run_cells(

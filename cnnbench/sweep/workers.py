@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -26,7 +26,7 @@ from cnnbench.job import Answer, decode_answer, encode
 from cnnbench.sweep.server import MAX_MESSAGE_BYTES, WORKER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from cnnbench.job import Progress, Request
@@ -89,8 +89,23 @@ class Outcome:
     stderr_tail: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where workers run: on which processors (empty: on all), and with which `variables` set for them."""
+
+    processors: frozenset[int] = frozenset()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+ANYWHERE = Place()
+
+
 class Launcher(ABC):
     """Runs one request at a time; a context manager that leaves no process behind."""
+
+    def __init__(self, place: Place = ANYWHERE) -> None:
+        """Take where workers are to run."""
+        self._place = place
 
     @abstractmethod
     def run(
@@ -124,7 +139,7 @@ class Launcher(ABC):
 
 
 class Inline(Launcher):
-    """Runs requests in this process: for debuggers. No time limit, no isolation."""
+    """Runs requests in this process: for debuggers. No time limit, no isolation, no place of its own."""
 
     def run(
         self,
@@ -288,6 +303,12 @@ class Forkserver(_Isolated):
             root: a folder that holds another cnnbench, to be run instead of this one.
         """
         self._root = root
+    def __init__(self, place: Place = ANYWHERE) -> None:
+        """Start the server; it imports while the caller goes on."""
+        super().__init__(place)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._server = _python("cnnbench.sweep.server", theirs, place, stderr=_STDERR)
         self._number = 0
         self._ended: int | None = None
         self._start_server()
@@ -380,6 +401,9 @@ class Forkserver(_Isolated):
 
     def close(self) -> None:
         """Close the connection: the server kills its workers and ends."""
+        # A thread that waits for a message of the server would hold the connection open.
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
         if not self._ready:  # it still imports, and would hear of it seconds later
             self._server.kill()
@@ -397,7 +421,7 @@ class Spawn(_Isolated):
     _pidfd = -1
 
     def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
-        self._process = _python("cnnbench.sweep.child", connection, stderr=stderr)
+        self._process = _python("cnnbench.sweep.child", connection, self._place, stderr=stderr)
         self._pidfd = os.pidfd_open(self._process.pid)
 
     def _has_ended(self) -> bool:
@@ -430,6 +454,7 @@ class Spawn(_Isolated):
 
 def _python(
     module: str, connection: socket.socket, *, stderr: Any, root: Path | None = None
+    module: str, connection: socket.socket, place: Place, *, stderr: Any
 ) -> subprocess.Popen[bytes]:
     """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
     fd = connection.fileno()
@@ -437,6 +462,7 @@ def _python(
     if root is not None:
         variables["PYTHONPATH"] = os.pathsep.join((str(root), variables["PYTHONPATH"]))
     return subprocess.Popen(
+    process = subprocess.Popen(
         # -P: a user's file that is called like a module of ours or of Python's hides none.
         [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())],
         pass_fds=[fd],
@@ -444,8 +470,14 @@ def _python(
         stdout=stderr,
         stderr=stderr,
         env=variables,
+        env=worker_variables(os.environ, place),
         start_new_session=True,
     )
+    if place.processors:
+        # It has one thread so far, and long before it has imported what starts more it runs there.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(process.pid, place.processors)
+    return process
 
 
 def proxy_variables(variables: Any) -> dict[str, str]:
@@ -455,6 +487,8 @@ def proxy_variables(variables: Any) -> dict[str, str]:
 
 def worker_variables(variables: Any) -> dict[str, str]:
     """Return those of `variables` that a worker may see."""
+def worker_variables(variables: Any, place: Place = ANYWHERE) -> dict[str, str]:
+    """Return those of `variables` that a worker may see, and the ones that its place brings."""
     kept = {
         name: value
         for name, value in variables.items()
@@ -465,6 +499,7 @@ def worker_variables(variables: Any) -> dict[str, str]:
     kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name, value in _STEADY_MALLOC.items():
         kept.setdefault(name, value)
+    kept.update(place.variables)
     # numpy's BLAS would start threads at import, and no forked worker could use them.
     kept["OPENBLAS_NUM_THREADS"] = "1"
     kept |= clock.shared()
@@ -494,10 +529,10 @@ _LAUNCHERS: dict[str, type[Launcher]] = {
 ISOLATIONS = tuple(_LAUNCHERS)
 
 
-def launcher(isolation: str) -> Launcher:
-    """Return the launcher called `isolation`.
+def launcher(isolation: str, place: Place = ANYWHERE) -> Launcher:
+    """Return the launcher called `isolation`, its workers in `place`.
 
     Raises:
         UnknownNameError: naming the ones there are.
     """
-    return lookup("isolation", isolation, _LAUNCHERS)()
+    return lookup("isolation", isolation, _LAUNCHERS)(place)
