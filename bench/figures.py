@@ -42,10 +42,15 @@ def figure(
     *,
     device: str,
     at_most: float | None = None,
+    at_least: float | None = None,
 ) -> Figure:
-    """Return the figure of repeated measurements; `at_most` is its target."""
+    """Return the figure of repeated measurements; `at_most` or `at_least` is its target."""
     low, high = median_interval(values)
     value = statistics.median(values)
+    target = at_most if at_least is None else at_least
+    met = None
+    if target is not None:
+        met = value <= target if at_least is None else value >= target
     return Figure(
         name=name,
         workload=workload,
@@ -54,8 +59,8 @@ def figure(
         low=low,
         high=high,
         unit=unit,
-        target=at_most,
-        met=None if at_most is None else value <= at_most,
+        target=target,
+        met=met,
     )
 
 

@@ -4,6 +4,8 @@ Run by `make bench-harness`; writes results/local/harness.csv. `--only` runs one
 the rows of the others as they are:
 
     cost     imports, the start of a cell, the first step, the tracking (a minute)
+    sweep    what a sweep of 48 cells spends on anything but its cells (six minutes)
+    scale    the steps that touch every cell of a sweep, with 10,000 of them (some minutes)
     bare     images per second over those of a loop written by hand (some minutes)
     aa, ab   comparisons of identical settings, and with one slowed by 5 % (a quarter of an hour each)
     recommend  images per second of a recommendation's snippet over those it promised (some minutes)
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import recommend, trust
+from bench import busy, recommend, scale, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
@@ -48,7 +51,7 @@ NUM_REPEATS = 20
 NUM_SPAWNS = 3
 MAX_IMPORT_SECONDS = 0.3
 MAX_CELL_START_MS = 60.0
-MAX_TRACKING_MS = 30.0
+MIN_FORK_GAIN = 50.0
 
 # The least that a cell can be, so that what is measured is what surrounds it.
 CELL = Cell(
@@ -135,6 +138,7 @@ def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
     with launcher("spawn") as workers:
         spawned = [_run(workers, ready) for _ in range(NUM_SPAWNS)]
     starts = [_start_ms(record) for record in forked]
+    spawned_starts = [_start_ms(record) for record in spawned]
     first_steps = [_start_ms(r) + _profile_ms(r) for r in forked]
     return [
         figure(
@@ -171,9 +175,17 @@ def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
         figure(
             "cell_start_spawn",
             "spawn: request sent, to cell parsed",
-            [_start_ms(record) for record in spawned],
+            spawned_starts,
             "ms",
             device=device,
+        ),
+        figure(
+            "cell_start_gain",
+            "start of a cell: spawn over forkserver",
+            [one / statistics.median(starts) for one in spawned_starts],
+            "x",
+            device=device,
+            at_least=MIN_FORK_GAIN,
         ),
         figure(
             "tracking_per_cell",
@@ -181,7 +193,7 @@ def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
             _tracking_ms(folder, ready, forked),
             "ms",
             device=device,
-            at_most=MAX_TRACKING_MS,
+            at_most=busy.MAX_TRACKING_MS,
         ),
     ]
 
@@ -245,6 +257,8 @@ def _seconds(*arguments: str) -> float:
 
 _PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
     "cost": _cost,
+    "sweep": lambda folder, _: busy.figures(folder),
+    "scale": lambda folder, _: scale.figures(folder),
     "bare": _bare,
     "recommend": _recommend,
     "aa": partial(_identical, busy=False),
