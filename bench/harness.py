@@ -6,6 +6,7 @@ the rows of the others as they are:
     cost     imports, the start of a cell, the first step, the tracking (a minute)
     sweep    what a sweep of 48 cells spends on anything but its cells (six minutes)
     scale    the steps that touch every cell of a sweep, with 10,000 of them (some minutes)
+    memory   forecast peaks against measured ones, for every architecture (some minutes)
     bare     images per second over those of a loop written by hand (some minutes)
     aa, ab   comparisons of identical settings, and with one slowed by 5 % (a quarter of an hour each)
     recommend  images per second of a recommendation's snippet over those it promised (some minutes)
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import busy, recommend, scale, trust
+from bench import busy, memory, recommend, scale, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
@@ -107,6 +108,8 @@ def _processor_left_free() -> Iterator[None]:
         yield
     finally:
         del os.environ["OMP_NUM_THREADS"]
+def _memory(folder: Path, _: argparse.Namespace) -> list[Figure]:
+    return memory.forecasts(folder)
 
 
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
@@ -259,6 +262,7 @@ _PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
     "cost": _cost,
     "sweep": lambda folder, _: busy.figures(folder),
     "scale": lambda folder, _: scale.figures(folder),
+    "memory": _memory,
     "bare": _bare,
     "recommend": _recommend,
     "aa": partial(_identical, busy=False),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnbench import architectures
 from cnnbench.errors import InvalidValueError
+from cnnbench.max_batch import MaxBatchSession
 from cnnbench.options import AUTO, sort_settings
 from cnnbench.results import Records, load
 from cnnbench.session import Session
@@ -16,14 +17,18 @@ from cnnbench.sweep.workers import launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import torch
 
     from cnnbench.campaign.loop import Findings
     from cnnbench.cell import Cell
     from cnnbench.examination import Diagnostics
+    from cnnbench.max_batch import LargestBatch
+    from cnnbench.outlook import Outlooks
 
 __all__ = ["Records", "build", "doctor", "load", "plan", "run", "study"]
+__all__ = ["Records", "build", "doctor", "find_max_batch", "forecast", "load", "plan", "run"]
 
 
 def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:
@@ -49,6 +54,34 @@ def plan(profile: str = "quick", **settings: Any) -> list[Cell]:
         with launcher(session.options.isolation) as workers:
             session.choose_profile(workers)
     return session.cells()
+
+
+def forecast(profile: str = "quick", **settings: Any) -> Outlooks:
+    """Return what the cells that `run` would run with the same arguments need; nothing is run or written.
+
+    Raises:
+        CnnbenchError: what the user can put right.
+    """
+    found: Outlooks = import_module("cnnbench.outlook").forecast_memory(profile, settings)
+    return found
+
+
+def find_max_batch(
+    profile: str = "quick", *, observer: Observer | None = None, **settings: Any
+) -> tuple[list[LargestBatch], Path | None]:
+    """Return the largest batch of every setting, found by trying, and the folder of the tries.
+
+    Args:
+        profile: as for `run`; its batch sizes do not count.
+        observer: hears what happens.
+        settings: as for `run`; on a CPU `memory_budget` (`2GiB`, or bytes) must be among them.
+
+    Raises:
+        CnnbenchError: what the user can put right, found before the first try.
+    """
+    session = MaxBatchSession(profile, settings, observer or Observer())
+    folder = session.run().folder
+    return session.found, folder
 
 
 def doctor(

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.amounts import bytes_text
 from cnnbench.digest import digest
 from cnnbench.errors import InvalidValueError, miss
 
@@ -106,7 +107,10 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One setting: an architecture, how it runs, how it trains and how it is timed."""
+    """One setting: an architecture, how it runs, how it trains and how it is timed.
+
+    With a `memory_budget_bytes` a step that needs more is out of memory, however much the device has.
+    """
 
     architecture: str
     precision: str = "fp32"
@@ -120,6 +124,7 @@ class Cell:
     seed: int = 0
     recipe: Recipe = field(default_factory=Recipe)
     timing: Timing = field(default_factory=Timing)
+    memory_budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown names and impossible numbers."""
@@ -132,6 +137,8 @@ class Cell:
         split_parallelism(self.parallelism)
         _check_count("batch_size", self.batch_size, low=1)
         _check_count("seed", self.seed, low=0, high=MAX_SEED)
+        if self.memory_budget_bytes is not None:
+            _check_count("memory_budget_bytes", self.memory_budget_bytes, low=1, high=LARGEST)
         if self.recipe.epochs == 0 and self.timing.max_windows == 0:
             msg = "a cell with epochs = 0 and max_windows = 0 would neither train nor be timed."
             raise InvalidValueError(msg)
@@ -144,6 +151,8 @@ class Cell:
         asked = asdict(self)
         if self.parallelism == "none":
             del asked["parallelism"]  # as it was before there was such a field: results stand
+        if self.memory_budget_bytes is None:  # cells without one are known by their hash of old
+            del asked["memory_budget_bytes"]
         return digest(asked)
 
     @property
@@ -160,6 +169,8 @@ class Cell:
             parts.append(self.parallelism)
         if self.seed:
             parts.append(f"seed{self.seed}")
+        if self.memory_budget_bytes is not None:
+            parts.append(f"within-{bytes_text(self.memory_budget_bytes).replace(' ', '')}")
         return "-".join(parts)
 
     def params(self) -> dict[str, Any]:
@@ -167,6 +178,7 @@ class Cell:
         axes = _values(self)
         recipe = _values(axes.pop("recipe"))
         axes.pop("timing")
+        axes.pop("memory_budget_bytes")
         seed = axes.pop("seed")
         epochs = recipe.pop("epochs")
         return {**axes, **recipe, "epochs": epochs, "seed": seed}

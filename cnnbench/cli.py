@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "cnnbench.commands.compare:compare",
     "accept": "cnnbench.commands.accept:accept",
     "doctor": "cnnbench.commands.doctor:doctor",
+    "forecast": "cnnbench.commands.forecast:forecast",
     "list": "cnnbench.commands.list_:list_",
     "recommend": "cnnbench.commands.recommend:recommend",
     "regress": "cnnbench.commands.regress:regress",

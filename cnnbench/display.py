@@ -158,7 +158,9 @@ def record_line(record: Record) -> str:
     if row["images_per_second"] is not None:
         parts.append(f"{row['images_per_second']:,.0f} img/s")
     if row["peak_allocated_mib"] is not None:
-        parts.append(f"{row['peak_allocated_mib']:,.0f} MiB")
+        forecast = row["forecast_mib"]
+        foreseen = "" if forecast is None else f" (forecast {forecast:,.0f})"
+        parts.append(f"{row['peak_allocated_mib']:,.0f} MiB{foreseen}")
     if row["best_val_accuracy"] is not None:
         note = " (not meaningful)" if record.fit and record.fit.accuracy_note else ""
         parts.append(f"{row['best_val_accuracy']:.1%} val{note}")

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from cnnbench.cell import Cell
     from cnnbench.job import CellJob
     from cnnbench.measure.memory import MemoryMeter
+    from cnnbench.measurement import Memory
     from cnnbench.record import Fit
     from cnnbench.setup import Bench
     from cnnbench.training.parallel import Team
@@ -60,6 +62,10 @@ SHARED_CPU = (
 )
 RANK_0 = "memory is that of rank 0"
 NOT_MEANINGFUL = "random frozen weights: the accuracy says nothing about transfer learning"
+
+
+class OverBudgetError(Exception):
+    """A step needs more memory than the cell's budget."""
 
 
 @dataclass(kw_only=True)
@@ -116,6 +122,7 @@ def execute(
         notes=tuple(dict.fromkeys(found.notes)),
         unknowns=unknowns,
         artifacts=_artifacts(job),
+        forecast_bytes=job.forecast_bytes,
         started_at=started_at,
         finished_at=clock.now(),
         **found.values,
@@ -140,7 +147,7 @@ def _run(
         return "diverged", str(error)
     except Exception as error:  # noqa: BLE001 (a cell may fail in any way; the sweep goes on)
         status = _status_of(error)
-        if status == "out_of_memory" and found.meter:
+        if status == "out_of_memory" and found.meter and not isinstance(error, OverBudgetError):
             found.values["memory"] = found.meter.last_peak()
             # While the error holds its frames, what filled the memory is still there.
             found.meter.write_snapshot(_path(job, SNAPSHOT))
@@ -159,6 +166,21 @@ def _status_of(error: Exception) -> str:
     return "out_of_memory" if _is_out_of_memory(error) else "failed"
 
 
+def _limit_memory(cell: Cell, device: torch.device) -> None:
+    """Let CUDA's allocator reserve no more than the budget; a CPU's peak is held against it afterwards."""
+    budget = cell.memory_budget_bytes
+    if budget is not None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+
+
+def _check_budget(cell: Cell, memory: Memory) -> None:
+    budget, peak = cell.memory_budget_bytes, memory.peak_allocated_bytes
+    if budget is not None and peak is not None and peak > budget:
+        msg = f"the step's peak of {peak:,} bytes is over the budget of {budget:,}"
+        raise OverBudgetError(msg)
+
+
 def _profile_and_fit(
     job: CellJob, found: _Findings, gpu: Gpu | None, report: Callable[[Progress], None]
 ) -> None:
@@ -168,6 +190,7 @@ def _profile_and_fit(
     found.meter = memory_meter(device, gpu)
     if job.weights_sha256:
         expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
+    _limit_memory(job.cell, device)
     bench = set_up(job.cell, job.dataset, device)
     with gather(job.cell, device, partial(_follow, job)) as team:
         instruments = Instruments(
@@ -240,9 +263,10 @@ def _profile(
 ) -> None:
     step = _make_step(bench, found)
     measured = profile_step(step, bench, job, instruments, started=started, report=report)
+    found.values["memory"] = measured.memory
+    _check_budget(bench.cell, measured.memory)
     found.values.update(
         profile=measured.profile,
-        memory=measured.memory,
         roofline=measured.roofline,
         kernels=measured.kernels,
     )
@@ -269,7 +293,7 @@ def _fit(bench: Bench, found: _Findings, report: Callable[[Progress], None]) -> 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
     """Say whether `error` comes of a failed allocation: of CUDA, of a library or of the CPU."""
-    if error is None or isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if error is None or isinstance(error, torch.OutOfMemoryError | MemoryError | OverBudgetError):
         return error is not None
     says_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
     return bool(says_so) or _is_out_of_memory(error.__cause__)

@@ -8,6 +8,7 @@ import msgspec
 
 from cnnbench.cell import Cell
 from cnnbench.environment import DatasetInfo, Environment, Peaks
+from cnnbench.forecast import Outlook, Question
 from cnnbench.record import Epoch, Record
 
 # What a cell can be asked for besides its numbers, and the files that each leaves.
@@ -22,6 +23,7 @@ class Preflight:
     """Prepare the data set and try every architecture with its weights, before any cell.
 
     `proxies` are environment variables for what is fetched.
+    Each of `questions` is answered from the model that was built for the trial.
     """
 
     device: str
@@ -32,6 +34,7 @@ class Preflight:
     image_size: int | None
     models: tuple[tuple[str, str], ...]
     proxies: dict[str, str] = field(default_factory=dict, repr=False)
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,16 @@ class Ready:
     model_digests: dict[str, str]
     notes: tuple[str, ...] = ()
     weights_sha256s: dict[str, str] = field(default_factory=dict)
+    outlooks: tuple[Outlook, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastJob:
+    """Forecast the memory of one architecture's settings; all `questions` are about that one."""
+
+    questions: tuple[Question, ...]
+    num_classes: int
+    image_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +113,8 @@ class CellJob:
     where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
     for its turn before each timed window and before whatever follows them. `workload` is what the windows
     are filled with: `training`, `inference` or `loading`.
+    for its turn before each timed window and before whatever follows them. `forecast_bytes` is the peak
+    memory that was forecast, for the record.
     """
 
     cell: Cell
@@ -114,6 +129,7 @@ class CellJob:
     takes_turns: bool = False
     weights_sha256: str = ""
     workload: str = "training"
+    forecast_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +165,7 @@ class Answer:
     peaks: Peaks | None = None
     width: int | None = None
     findings: tuple[Finding, ...] | None = None
+    outlooks: tuple[Outlook, ...] | None = None
     record: Record | None = None
     refusal: Refusal | None = None
 
@@ -168,6 +185,7 @@ class Request:
     peaks: PeaksJob | None = None
     equal_width: EqualWidth | None = None
     examination: Examination | None = None
+    forecast: ForecastJob | None = None
     cell: CellJob | None = None
 
 

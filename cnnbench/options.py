@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cnnbench.amounts import parse_bytes
 from cnnbench.cell import AXES, Recipe
 from cnnbench.errors import InvalidValueError, miss
 from cnnbench.job import EXTRAS
@@ -33,6 +34,17 @@ class Options:
     retry_failed: bool = False
     trace: bool = False
     layers: bool = False
+    memory_budget: str | int | None = None
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """Return the memory budget in bytes.
+
+        Raises:
+            InvalidValueError: it is no amount of memory.
+        """
+        budget = self.memory_budget
+        return parse_bytes(budget) if isinstance(budget, str) else budget
 
     @property
     def extras(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from cnnbench.measure.collect import collect_environment
 from cnnbench.measure.gpu import Gpu
 from cnnbench.measure.peaks import measure_peaks
 from cnnbench.precision import precision
+from cnnbench.predict import predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from cnnbench.architectures.pretrained import WeightsFile
     from cnnbench.environment import DatasetInfo, Peaks
+    from cnnbench.forecast import Outlook
     from cnnbench.job import EqualWidth, PeaksJob, Preflight
 
 IDLE_SECONDS = 2.0
@@ -64,12 +66,19 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
             if weights is not None and weights.sha256 is None:
                 own_files[asked_weights] = _file_digest(weights)
             notes.extend(remarks)
+    outlooks: list[Outlook] = []
+    for architecture, asked_weights in job.models:
+        weights, remarks, outlook = _try_model(architecture, asked_weights, job, dataset)
+        outlooks.extend(outlook)
+        digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
+        notes.extend(remarks)
     return Ready(
         environment=environment,
         dataset=dataset,
         model_digests=digests,
         notes=tuple(dict.fromkeys(notes)),
         weights_sha256s=own_files,
+        outlooks=tuple(outlooks),
     )
 
 
@@ -178,8 +187,8 @@ def computes(name: str) -> bool:
 
 def _try_model(
     architecture: str, asked_weights: str, job: Preflight, dataset: DatasetInfo
-) -> tuple[WeightsFile | None, list[str]]:
-    """Build the model and run two images through it; return its weights and what to say of them."""
+) -> tuple[WeightsFile | None, list[str], tuple[Outlook, ...]]:
+    """Build the model and run two images through it; return its weights, remarks and its outlooks."""
     notes = []
     file = None
     weights = architectures.resolved_weights(architecture, asked_weights)
@@ -195,7 +204,9 @@ def _try_model(
         architecture, num_classes=dataset.num_classes, image_size=size, weights=weights
     )
     architectures.check(model, num_classes=dataset.num_classes, image_size=size)
-    return file, notes
+    asked = [one for one in job.questions if one.setting.architecture == architecture]
+    outlooks = predict(model, asked, image_size=size)
+    return file, notes, outlooks
 
 
 def _file_digest(file: WeightsFile | None) -> str:

@@ -62,7 +62,7 @@ class Record:
     `probes` are what proved `effective_precision`, `kernels` the names of the CUDA kernels that multiplied
     in a step, and `flags` PyTorch's numeric switches as the step found them. `notes` are remarks that are
     no faults; `unknowns` say, by what was asked, why it could not be measured. `artifacts` are the names
-    of the files that the cell left beside its record.
+    of the files that the cell left beside its record. `forecast_bytes` is the peak memory that was forecast.
     """
 
     sweep_id: str
@@ -81,6 +81,7 @@ class Record:
     num_trainable_parameters: int | None = None
     profile: Profile | None = None
     memory: Memory | None = None
+    forecast_bytes: int | None = None
     roofline: Roofline | None = None
     fit: Fit | None = None
     error: str | None = None
@@ -130,6 +131,7 @@ class Record:
         """Hold them: tables, figures and judgements ask again and again."""
         return {
             "num_parameters": self.num_parameters,
+            "forecast_mib": _mib(self.forecast_bytes),
             **self._profile_metrics(),
             **self._memory_metrics(),
             **self._roofline_metrics(),
@@ -240,6 +242,7 @@ METRIC_COLUMNS = (
     "num_windows",
     "num_rejected_windows",
     "peak_allocated_mib",
+    "forecast_mib",
     "peak_reserved_mib",
     "process_mib",
     "setup_peak_mib",

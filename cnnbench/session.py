@@ -14,6 +14,7 @@ import msgspec
 from cnnbench import architectures, data
 from cnnbench.analysis.replacing import replacing
 from cnnbench.errors import CnnbenchError, StoreError, WorkerError
+from cnnbench.forecast import doubts, forecasts_of, questions
 from cnnbench.job import EXTRAS, CellJob, PeaksJob, Preflight
 from cnnbench.logbook import logbook
 from cnnbench.options import AUTO, command_line, sort_settings
@@ -28,10 +29,11 @@ from cnnbench.sweep.run import Observer, check, find_peaks, look, run_cells
 from cnnbench.sweep.workers import Launcher, Place, launcher, proxy_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cnnbench.cell import Cell
     from cnnbench.environment import Environment, Peaks
+    from cnnbench.forecast import Forecast, Outlook, Question
     from cnnbench.job import Ready
     from cnnbench.record import Record
     from cnnbench.sweep.plan import Plan
@@ -59,6 +61,9 @@ class Session:
         # Which profile `auto` becomes only a worker can tell; each must stand what was asked.
         self._profile = load_profile("quick" if profile == AUTO else profile)
         self._is_auto = profile == AUTO
+        # What the preflight forecast: by setting, and for each cell by its hash.
+        self.outlooks: tuple[Outlook, ...] = ()
+        self.forecasts: dict[str, Forecast] = {}
         for cell in self.cells():
             architectures.check_name(cell.architecture)
         data.check_name(self.options.dataset or self._profile.dataset)
@@ -69,7 +74,9 @@ class Session:
         profile = self._profile
         if self.options.dataset:
             profile = replace(profile, dataset=self.options.dataset)
-        return profile.cells(axes=self.axes, recipe=self.recipe)
+        cells = profile.cells(axes=self.axes, recipe=self.recipe)
+        budget = self.options.budget_bytes
+        return [replace(cell, memory_budget_bytes=budget) for cell in cells] if budget else cells
 
     def choose_profile(self, workers: Launcher) -> Environment:
         """Let the machine decide on the profile where the user did not."""
@@ -113,9 +120,26 @@ class Session:
             image_size=cells[0].recipe.image_size,
             models=tuple(dict.fromkeys((c.architecture, c.recipe.weights) for c in cells)),
             proxies=proxy_variables(os.environ),
+            questions=self._questions(cells, environment),
         )
         ready = check(workers, job, model_seconds=self.options.cell_timeout)
         return make_plan(self._profile.name, cells, ready), ready
+        try:
+            ready = check(workers, job)
+        except WorkerError:  # whatever a forecast may have done to the worker: do without
+            ready = check(workers, replace(job, questions=()))
+        plan = make_plan(self._profile.name, cells, ready)
+        self.outlooks = ready.outlooks
+        self.forecasts = forecasts_of(plan.cells, ready.outlooks)
+        return plan, ready
+
+    def _questions(
+        self,
+        cells: list[Cell],
+        environment: Environment,
+    ) -> tuple[Question, ...]:
+        """Return what to forecast of `cells`."""
+        return questions(cells, device_type=environment.device_type)
 
     def _run(
         self, workers: Launcher, plan: Plan, ready: Ready, journal: Journal, folder: Path
@@ -129,14 +153,22 @@ class Session:
             stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
         )
         missing = in_order(missing)
+        missing = self._missing(plan, stand)
         self.observer.on_plan(plan, missing)
+        self._warn(missing, ready.environment)
         peaks = self._peaks(workers, ready.environment, missing)
         self._write_surroundings(folder, ready, peaks)
 
+        kept: list[Record] = []
+
         def keep(record: Record) -> None:
             journal.append(record)
+            kept.append(record)
             done[record.cell_hash] = record
             self.logbook.log(record)
+
+        def job(cell: Cell) -> CellJob:
+            return self._job(cell, plan, ready, peaks, folder)
 
         try:
             run_in_lanes(
@@ -153,6 +185,12 @@ class Session:
             raise
         records = _tabulate(done.values(), folder)
         if missing or must_finish or not _has_report(folder):
+            self._work(workers, missing, stand, ready.environment, job, keep)
+        finally:
+            records = Records(list(done.values()), folder)
+            if records:
+                import_module("cnnbench.analysis.frame").write_tables(records, folder)
+        if kept or num_logged or not (folder / "report" / "index.html").exists():
             self.observer.on_phase("writing the report")
             records.num_unlogged = self.logbook.finish(records, write_report(folder))
         return records
@@ -167,7 +205,37 @@ class Session:
                 for variable, name in caches.items()
                 if variable not in os.environ
             }
+    def _missing(self, plan: Plan, stand: list[Record]) -> list[Cell]:
+        """Return the cells that have no record in `stand`."""
+        return plan.missing(
+            stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
         )
+
+    def _work(
+        self,
+        workers: Launcher,
+        cells: list[Cell],
+        stand: list[Record],  # noqa: ARG002 (for overriding)
+        environment: Environment,
+        job: Callable[[Cell], CellJob],
+        keep: Callable[[Record], None],
+    ) -> None:
+        """Run `cells`, which have no record that stands."""
+        run_cells(
+            workers,
+            [job(cell) for cell in cells],
+            environment,
+            timeout_seconds=self.options.cell_timeout,
+            observer=self.observer,
+            keep=keep,
+        )
+
+    def _warn(self, cells: list[Cell], environment: Environment) -> None:
+        """Say which of `cells` may not fit."""
+        memory = environment.device_memory_bytes or environment.memory_bytes
+        memory = min(memory, self.options.budget_bytes or memory)
+        for doubt in doubts(cells, self.forecasts, memory):
+            self.observer.on_warning(doubt)
 
     def _artifacts(self) -> set[str]:
         """Return the names of the files that every cell is to leave."""
@@ -196,6 +264,7 @@ class Session:
     def _job(
         self, cell: Cell, plan: Plan, ready: Ready, peaks: Peaks | None, folder: Path
     ) -> CellJob:
+        forecast = self.forecasts.get(cell.hash)
         return CellJob(
             cell=cell,
             dataset=ready.dataset,
@@ -207,6 +276,7 @@ class Session:
             folder=str(artifacts_folder(folder, cell.hash)),
             extras=self.options.extras,
             weights_sha256=ready.weights_sha256s.get(cell.recipe.weights, ""),
+            forecast_bytes=forecast.total if forecast else None,
         )
 
     def _write_surroundings(self, folder: Path, ready: Ready, peaks: Peaks | None) -> None:

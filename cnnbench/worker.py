@@ -9,6 +9,7 @@ from cnnbench.errors import CnnbenchError
 from cnnbench.execute import execute
 from cnnbench.job import Answer, Progress, Refusal, decode_request, encode
 from cnnbench.measure.collect import collect_environment
+from cnnbench.predict import forecast
 from cnnbench.preflight import computes, equal_gpus, equal_width, find_device, peaks, preflight
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def serve(  # noqa: C901 (a branch for each kind of request, and each is one cal
             send(encode(Answer(width=equal_width(request.equal_width))))
         elif request.examination is not None:
             send(encode(Answer(findings=examine(request.examination))))
+        elif request.forecast is not None:
+            send(encode(Answer(outlooks=forecast(request.forecast))))
         elif request.cell is not None:
             send(encode(Answer(record=execute(request.cell, report, wait_turn))))
     except CnnbenchError as error:

@@ -91,6 +91,13 @@ RECIPE = options(
 )
 
 
+ISOLATION = click.option(
+    "--isolation",
+    type=click.Choice(["forkserver", "spawn", "inline"]),
+    default="forkserver",
+    show_default=True,
+    help="How workers start.",
+)
 PLACE = options(
     click.option("--dataset", help="digits, fashion_mnist, cifar10, cifar100, folder:PATH, ..."),
     click.option("--data-dir", help="where data sets lie or are put  [default: ~/.cache/cnnbench]"),
@@ -103,13 +110,10 @@ PLACE = options(
     click.option("--tracking-uri", help="MLflow's store or server; none: keep the journal only"),
     click.option("--results-dir", default=RESULTS_DIR, show_default=True),
     click.option("--launcher", type=click.Choice(["local"]), default="local"),
-    click.option(
-        "--isolation",
-        type=click.Choice(["forkserver", "spawn", "inline"]),
-        default="forkserver",
-        show_default=True,
-        help="How workers start.",
-    ),
+    ISOLATION,
     click.option("--cell-timeout", type=click.FloatRange(min=0, min_open=True), help="seconds"),
+)
+MEMORY_BUDGET = click.option(
+    "--memory-budget", help="such as 2GiB; a step that needs more does not fit"
 )
 DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks.")

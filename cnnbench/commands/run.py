@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cnnbench.commands.options import AXES, DEBUG, PLACE, RECIPE, RESULTS_DIR
+from cnnbench.commands.options import AXES, DEBUG, MEMORY_BUDGET, PLACE, RECIPE, RESULTS_DIR
 from cnnbench.environment import masked
 from cnnbench.errors import EXIT_FAILED, CnnbenchError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cnnbench.results import Records
     from cnnbench.sweep.run import Observer
 
+BROKEN = ("failed", "timeout")
+
 
 _FAILURES = ("failed", "timeout")
 
@@ -33,6 +36,8 @@ _FAILURES = ("failed", "timeout")
 @AXES
 @RECIPE
 @PLACE
+@click.option("--find-max-batch", is_flag=True, help="Find the largest batch that fits, by trying.")
+@MEMORY_BUDGET
 @click.option("--fresh", is_flag=True, help="Measure every cell anew.")
 @click.option("--retry-failed", is_flag=True, help="Run failed and timed-out cells again.")
 @click.option("--strict", is_flag=True, help="End with status 1 if MLflow lacks anything.")
@@ -44,6 +49,7 @@ _FAILURES = ("failed", "timeout")
 def run(
     profile: str,
     *,
+    find_max_batch: bool,
     dry_run: bool,
     as_json: bool,
     strict: bool,
@@ -57,6 +63,8 @@ def run(
     for name, value in settings.items():
         if isinstance(value, tuple):
             settings[name] = [item for group in value for item in group] if value else None
+    if find_max_batch:
+        return _find_max_batch(profile, settings, dry_run=dry_run, as_json=as_json)
     if dry_run:
         _dry_run(api.plan(profile, **settings), settings["results_dir"], as_json=as_json)
         return 0
@@ -70,6 +78,26 @@ def run(
         _show(records, settings)
     behind = strict and records.num_unlogged > 0
     return EXIT_FAILED if behind or any(r.status in _FAILURES for r in records) else 0
+    return EXIT_FAILED if any(r.status in BROKEN for r in records) else 0
+
+
+def _find_max_batch(profile: str, settings: dict[str, Any], *, dry_run: bool, as_json: bool) -> int:
+    """Search for the largest batches and print them."""
+    if dry_run:
+        msg = "--find-max-batch has no --dry-run: which batches it tries depends on what comes of them."
+        raise click.UsageError(msg)
+    with _display(quiet=as_json) as observer:
+        found, folder = import_module("cnnbench.api").find_max_batch(
+            profile, observer=observer, **settings
+        )
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+    else:
+        for line in import_module("cnnbench.commands.lines").largest_batch_lines(found):
+            click.echo(line)
+        click.echo(f"\nlargest  {_shown(folder) / 'largest_batches.csv'}")
+        click.echo(f"tries    {_shown(folder) / 'journal.jsonl'}, cells.csv, cells.parquet")
+    return EXIT_FAILED if any(one.status in BROKEN for one in found) else 0
 
 
 @contextlib.contextmanager

@@ -113,6 +113,7 @@ DETAILS = (
     Column(name="model_gflops_per_image", title="model", unit="GFLOP/img", write=number_text),
     Column(name="joules_per_image", title="energy", unit="J/img", write=number_text),
     Column(name="process_mib", title="process", unit="MiB", write=number_text),
+    Column(name="forecast_mib", title="forecast", unit="MiB", write=number_text),
     Column(name="time_to_accuracy_seconds", title="to target", unit="s", write=number_text),
     Column(name="diagnosis", title="diagnosis", is_number=False),
 )

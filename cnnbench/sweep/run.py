@@ -216,6 +216,7 @@ def _record(outcome: Outcome, job: CellJob, environment: Environment) -> Record:
         status="timeout" if outcome.timed_out else "failed",
         device=environment.device,
         error=error,
+        forecast_bytes=job.forecast_bytes,
         started_at=outcome.started_at,
         finished_at=clock.now(),
         stderr_tail=outcome.stderr_tail,
