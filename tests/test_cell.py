@@ -123,6 +123,7 @@ OTHERS: dict[str, Any] = {
     "seed": 1,
     "recipe": Recipe(epochs=1),
     "timing": Timing(max_windows=10),
+    "memory_budget_bytes": 2**30,
 }
 
 
