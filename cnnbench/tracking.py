@@ -578,10 +578,19 @@ class SweepLog:
             synchronous=True,
         )
         if self.dataset is not None:
-            self._client.log_inputs(run_id, datasets=[_dataset_input(self.dataset)])
+            self._log_dataset(run_id, self.dataset)
         status = "FAILED" if record.status in _FAILED_STATUSES else "FINISHED"
         self._client.set_terminated(run_id, status, _milliseconds(record.finished_at))
         return run_id
+
+    def _log_dataset(self, run_id: str, info: DatasetInfo) -> None:
+        inputs = [_dataset_input(info)]
+        try:
+            self._client.log_inputs(run_id, datasets=inputs)
+        except MlflowException:
+            # Of two sweeps that bring the same data set at once, PostgreSQL refuses one: by now the
+            # data set is there.
+            self._client.log_inputs(run_id, datasets=inputs)
 
     def _left_by(self, record: Record) -> Iterator[Path]:
         """Yield the files that the cell itself left, those that are still there."""
