@@ -108,6 +108,8 @@ def _processor_left_free() -> Iterator[None]:
         yield
     finally:
         del os.environ["OMP_NUM_THREADS"]
+
+
 def _memory(folder: Path, _: argparse.Namespace) -> list[Figure]:
     return memory.forecasts(folder)
 

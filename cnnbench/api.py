@@ -27,8 +27,17 @@ if TYPE_CHECKING:
     from cnnbench.max_batch import LargestBatch
     from cnnbench.outlook import Outlooks
 
-__all__ = ["Records", "build", "doctor", "load", "plan", "run", "study"]
-__all__ = ["Records", "build", "doctor", "find_max_batch", "forecast", "load", "plan", "run"]
+__all__ = [
+    "Records",
+    "build",
+    "doctor",
+    "find_max_batch",
+    "forecast",
+    "load",
+    "plan",
+    "run",
+    "study",
+]
 
 
 def run(profile: str = "quick", *, observer: Observer | None = None, **settings: Any) -> Records:

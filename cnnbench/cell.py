@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import itertools
 import math
-from copy import deepcopy
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from operator import attrgetter
@@ -147,11 +147,11 @@ class Cell:
     def hash(self) -> str:
         """Return the digest of everything that was asked for."""
         nested = {"recipe": _values(self.recipe), "timing": _values(self.timing)}
-        return digest({**_values(self), **nested})
-        asked = asdict(self)
+        asked = {**_values(self), **nested}
+        # As it was before there were such fields: results stand.
         if self.parallelism == "none":
-            del asked["parallelism"]  # as it was before there was such a field: results stand
-        if self.memory_budget_bytes is None:  # cells without one are known by their hash of old
+            del asked["parallelism"]
+        if self.memory_budget_bytes is None:
             del asked["memory_budget_bytes"]
         return digest(asked)
 

@@ -191,7 +191,6 @@ def _profile_and_fit(
     if job.weights_sha256:
         expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
     _limit_memory(job.cell, device)
-    bench = set_up(job.cell, job.dataset, device)
     with gather(job.cell, device, partial(_follow, job)) as team:
         instruments = Instruments(
             meter=found.meter,

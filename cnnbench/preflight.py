@@ -50,6 +50,7 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
     notes: list[str] = []
     digests: dict[str, str] = {}
     own_files: dict[str, str] = {}
+    outlooks: list[Outlook] = []
     with _proxies(job.proxies):
         report(Progress(phase=f"preparing {job.dataset}"))
         dataset = prepare(
@@ -61,17 +62,12 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
         )
         for architecture, asked_weights in job.models:
             report(Progress(phase=f"trying {architecture}"))
-            weights, remarks = _try_model(architecture, asked_weights, job, dataset)
+            weights, remarks, outlook = _try_model(architecture, asked_weights, job, dataset)
+            outlooks.extend(outlook)
             digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
             if weights is not None and weights.sha256 is None:
                 own_files[asked_weights] = _file_digest(weights)
             notes.extend(remarks)
-    outlooks: list[Outlook] = []
-    for architecture, asked_weights in job.models:
-        weights, remarks, outlook = _try_model(architecture, asked_weights, job, dataset)
-        outlooks.extend(outlook)
-        digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
-        notes.extend(remarks)
     return Ready(
         environment=environment,
         dataset=dataset,

@@ -18,6 +18,7 @@ from cnnbench.forecast import doubts, forecasts_of, questions
 from cnnbench.job import EXTRAS, CellJob, PeaksJob, Preflight
 from cnnbench.logbook import logbook
 from cnnbench.options import AUTO, command_line, sort_settings
+from cnnbench.record import MIB
 from cnnbench.results import ENVIRONMENT, Records, artifacts_folder, write_report
 from cnnbench.sweep.journal import NAME as JOURNAL
 from cnnbench.sweep.journal import Journal, read_journal
@@ -25,8 +26,8 @@ from cnnbench.sweep.lanes import Lanes, lanes_of, run_in_lanes
 from cnnbench.sweep.order import in_order
 from cnnbench.sweep.plan import make_plan
 from cnnbench.sweep.profiles import load_profile
-from cnnbench.sweep.run import Observer, check, find_peaks, look, run_cells
-from cnnbench.sweep.workers import Launcher, Place, launcher, proxy_variables
+from cnnbench.sweep.run import Observer, check, find_peaks, look
+from cnnbench.sweep.workers import Launcher, Place, proxy_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -122,12 +123,11 @@ class Session:
             proxies=proxy_variables(os.environ),
             questions=self._questions(cells, environment),
         )
-        ready = check(workers, job, model_seconds=self.options.cell_timeout)
-        return make_plan(self._profile.name, cells, ready), ready
+        limit = self.options.cell_timeout
         try:
-            ready = check(workers, job)
+            ready = check(workers, job, model_seconds=limit)
         except WorkerError:  # whatever a forecast may have done to the worker: do without
-            ready = check(workers, replace(job, questions=()))
+            ready = check(workers, replace(job, questions=()), model_seconds=limit)
         plan = make_plan(self._profile.name, cells, ready)
         self.outlooks = ready.outlooks
         self.forecasts = forecasts_of(plan.cells, ready.outlooks)
@@ -149,10 +149,6 @@ class Session:
         for note in ready.notes:
             self.observer.on_warning(note)
         stand = [] if self.options.fresh else list(done.values())
-        missing = plan.missing(
-            stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
-        )
-        missing = in_order(missing)
         missing = self._missing(plan, stand)
         self.observer.on_plan(plan, missing)
         self._warn(missing, ready.environment)
@@ -171,26 +167,13 @@ class Session:
             return self._job(cell, plan, ready, peaks, folder)
 
         try:
-            run_in_lanes(
-                lanes_of(workers),
-                [self._job(cell, plan, ready, peaks, folder) for cell in missing],
-                ready.environment,
-                timeout_seconds=self.options.cell_timeout,
-                observer=self.observer,
-                keep=keep,
-            )
+            self._work(workers, missing, stand, ready.environment, job, keep)
         except BaseException:
             with suppress(CnnbenchError):  # what ended the cells is what the user has to hear
                 _tabulate(done.values(), folder)
             raise
         records = _tabulate(done.values(), folder)
-        if missing or must_finish or not _has_report(folder):
-            self._work(workers, missing, stand, ready.environment, job, keep)
-        finally:
-            records = Records(list(done.values()), folder)
-            if records:
-                import_module("cnnbench.analysis.frame").write_tables(records, folder)
-        if kept or num_logged or not (folder / "report" / "index.html").exists():
+        if kept or must_finish or not _has_report(folder):
             self.observer.on_phase("writing the report")
             records.num_unlogged = self.logbook.finish(records, write_report(folder))
         return records
@@ -205,11 +188,15 @@ class Session:
                 for variable, name in caches.items()
                 if variable not in os.environ
             }
+        )
+
     def _missing(self, plan: Plan, stand: list[Record]) -> list[Cell]:
-        """Return the cells that have no record in `stand`."""
-        return plan.missing(
+        """Return the cells that have no record in `stand`, in the order in which they should run."""
+        missing = plan.missing(
             stand, retry_failed=self.options.retry_failed, artifacts=self._artifacts()
         )
+        mib = {hash_: forecast.total / MIB for hash_, forecast in self.forecasts.items()}
+        return in_order(missing, forecast_mib=mib)
 
     def _work(
         self,
@@ -221,8 +208,8 @@ class Session:
         keep: Callable[[Record], None],
     ) -> None:
         """Run `cells`, which have no record that stands."""
-        run_cells(
-            workers,
+        run_in_lanes(
+            lanes_of(workers),
             [job(cell) for cell in cells],
             environment,
             timeout_seconds=self.options.cell_timeout,

@@ -296,19 +296,15 @@ class Forkserver(_Isolated):
     A server that dies takes the worker along that runs just then, and is replaced by the next request.
     """
 
-    def __init__(self, *, root: Path | None = None) -> None:
+    def __init__(self, place: Place = ANYWHERE, *, root: Path | None = None) -> None:
         """Start the server; it imports while the caller goes on.
 
         Args:
+            place: where its workers run.
             root: a folder that holds another cnnbench, to be run instead of this one.
         """
-        self._root = root
-    def __init__(self, place: Place = ANYWHERE) -> None:
-        """Start the server; it imports while the caller goes on."""
         super().__init__(place)
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._server = _python("cnnbench.sweep.server", theirs, place, stderr=_STDERR)
+        self._root = root
         self._number = 0
         self._ended: int | None = None
         self._start_server()
@@ -316,7 +312,9 @@ class Forkserver(_Isolated):
     def _start_server(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._server = _python("cnnbench.sweep.server", theirs, stderr=_STDERR, root=self._root)
+            self._server = _python(
+                "cnnbench.sweep.server", theirs, self._place, stderr=_STDERR, root=self._root
+            )
         self._ready = False
         self._worker_pid: int | None = None
         self._server_end = ""
@@ -453,15 +451,18 @@ class Spawn(_Isolated):
 
 
 def _python(
-    module: str, connection: socket.socket, *, stderr: Any, root: Path | None = None
-    module: str, connection: socket.socket, place: Place, *, stderr: Any
+    module: str,
+    connection: socket.socket,
+    place: Place,
+    *,
+    stderr: Any,
+    root: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
     fd = connection.fileno()
-    variables = worker_variables(os.environ)
+    variables = worker_variables(os.environ, place)
     if root is not None:
         variables["PYTHONPATH"] = os.pathsep.join((str(root), variables["PYTHONPATH"]))
-    return subprocess.Popen(
     process = subprocess.Popen(
         # -P: a user's file that is called like a module of ours or of Python's hides none.
         [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())],
@@ -470,7 +471,6 @@ def _python(
         stdout=stderr,
         stderr=stderr,
         env=variables,
-        env=worker_variables(os.environ, place),
         start_new_session=True,
     )
     if place.processors:
@@ -485,8 +485,6 @@ def proxy_variables(variables: Any) -> dict[str, str]:
     return {name: variables[name] for name in _PROXY_VARIABLES if name in variables}
 
 
-def worker_variables(variables: Any) -> dict[str, str]:
-    """Return those of `variables` that a worker may see."""
 def worker_variables(variables: Any, place: Place = ANYWHERE) -> dict[str, str]:
     """Return those of `variables` that a worker may see, and the ones that its place brings."""
     kept = {
