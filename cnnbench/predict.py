@@ -241,14 +241,14 @@ def _faked(model: nn.Module, memory_format: torch.memory_format) -> Iterator[Non
         for store in (module._parameters, module._buffers):  # noqa: SLF001 (assigning would check types)
             kept += [(store, name, own) for name, own in store.items() if own is not None]
     try:
-        for store, name, own in kept:
+        for place, name, own in kept:
             if id(own) not in fakes:  # a tensor that is used twice is there once
                 fakes[id(own)] = _fake(own, memory_format)
-            store[name] = fakes[id(own)]
+            place[name] = fakes[id(own)]
         yield
     finally:
-        for store, name, own in kept:
-            store[name] = own
+        for place, name, own in kept:
+            place[name] = own
 
 
 def _fake(own: torch.Tensor, memory_format: torch.memory_format) -> torch.Tensor:
