@@ -140,7 +140,7 @@ def test_a_second_call_repeats_no_try_and_a_lost_one_is_tried_again(
         json.loads(line)["cell_hash"] for line in journal.read_bytes().splitlines()[len(lines) :]
     ]
     assert new[0] == json.loads(lost)["cell_hash"]
-    # In one process the profiler may see a try otherwise the second time, and others follow; never known ones.
+    # In one process the profiler may see it otherwise the second time, and more follow: never known ones.
     assert not set(new) & {json.loads(line)["cell_hash"] for line in lines}
 
 
