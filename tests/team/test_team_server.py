@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chromium import CHROMIUM, PATIENCE_MS, chromium
 from cnnbench.results import load
 from cnnbench.tracking import Tracker, open_store
-from command import TINY_PROFILE, run_here
+from command import TINY_PROFILE, listing, run_here
 from log_sweep import records
+from sample_records import sample_dataset, sample_environment
 from team_servers import (
     ADMIN,
     ADMIN_PASSWORD,
     S3_LOGIN,
     Cluster,
+    artifacts,
     postgres,
     postgres_program,
     s3,
@@ -117,6 +120,35 @@ def assert_nothing_is_lost(tracker: Tracker) -> None:
             assert rates[record.cell_hash]["images_per_second"] == record.row()["images_per_second"]
 
 
+@pytest.mark.usefixtures("member")
+def test_two_sweeps_and_a_ui_session_at_once_lose_nothing(team: Team, tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed here")
+    tracker = open_store(team.mlflow, tmp_path)
+    environment, dataset = sample_environment(), sample_dataset()
+    for sweep_id in SWEEPS:  # so that there is an experiment to look at
+        tracker.sweep(sweep_id, profile="team", environment=environment, dataset=dataset)
+    address = tracker.ui(port=0, profile="team").address
+    with chromium() as browser:
+        login = {"username": MEMBER, "password": MEMBER_PASSWORD}
+        page = browser.new_page(
+            http_credentials=login,  # type: ignore[arg-type]  # a TypedDict of playwright's own
+            viewport={"width": 1600, "height": 1000},
+        )
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(address)
+        page.get_by_role("heading", name="Runs").wait_for()
+        log_at_once(team.mlflow, tmp_path)
+        page.reload()
+        page.get_by_text(f"{len(SWEEPS) * CELLS_A_SWEEP} matching runs").wait_for()
+        page.screenshot(path=tmp_path / "team.png")
+    assert_nothing_is_lost(tracker)
+    names = artifacts(team.s3)
+    assert len([name for name in names if name.endswith("/record.json")]) == (
+        len(SWEEPS) * CELLS_A_SWEEP
+    )
+
+
 def test_two_sweeps_at_once_on_the_database_itself_lose_nothing(team: Team, tmp_path: Path) -> None:
     team.cluster.create("direct")
     tracker = open_store(team.cluster.uri("direct"), tmp_path)
@@ -151,3 +183,19 @@ def test_a_real_sweep_is_logged_there_and_no_password_is_kept_anywhere(
     secrets = (MEMBER_PASSWORD, ADMIN_PASSWORD, S3_LOGIN["AWS_SECRET_ACCESS_KEY"])
     for secret in secrets:
         assert not [text for text in kept if secret.encode() in text]
+
+
+def test_a_wrong_password_is_refused_before_anything_is_written(
+    team: Team, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY_PROFILE)
+    before = listing(tmp_path)
+    with logged_in(MEMBER, "mistyped"):
+        command = ("run", "--profile", "tiny.toml", "--tracking-uri", team.mlflow)
+        assert run_here(*command, folder=tmp_path) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"cnnbench: cannot use the MLflow store {team.mlflow}: ")
+    assert "Traceback" not in err
+    assert "mistyped" not in err
+    assert listing(tmp_path) == before
