@@ -11,7 +11,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -238,7 +238,8 @@ def _faked(model: nn.Module, memory_format: torch.memory_format) -> Iterator[Non
     kept: list[tuple[dict[str, Any], str, torch.Tensor]] = []
     fakes: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for store in (module._parameters, module._buffers):  # noqa: SLF001 (assigning would check types)
+        # Assigning through the module would check types.
+        for store in cast("list[dict[str, Any]]", [module._parameters, module._buffers]):  # noqa: SLF001
             kept += [(store, name, own) for name, own in store.items() if own is not None]
     try:
         for place, name, own in kept:

@@ -87,6 +87,7 @@ def test_a_run_that_ends_far_above_a_uniform_guess_has_diverged_though_it_is_fin
         assert found is not None
         assert found.kind == kind
         assert found.excess == pytest.approx(loss / chance)
+    assert found is not None
     assert found.reason == "the training loss ended at 2.1 times that of a uniform guess"
 
 

@@ -120,7 +120,7 @@ def is_frozen(architecture: str) -> bool:
     """
     name, parameters = parse_call(architecture)
     if name == "transfer_efficientnet_lite0":
-        return parameters.get("trainable", "head") == "head"
+        return bool(parameters.get("trainable", "head") == "head")
     return name == "transfer_resnet50" and parameters.get("frozen", True) is True
 
 

@@ -136,7 +136,7 @@ class LiteBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, out_channels, height / stride, width / stride), rounded up."""
-        out = functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
+        out: Tensor = functional.relu6(self.bn0(self.expand_conv(x))) if self.expands else x
         out = functional.relu6(self.bn1(self.depthwise_conv(out)))
         out = self.bn2(self.project_conv(out))
         return x + out if self.use_residual else out

@@ -77,8 +77,8 @@ def test_the_new_layer_follows_the_mode_and_the_frozen_part_does_not() -> None:
     for mode in (True, False, True):
         model.train(mode)
         assert model.training is mode
-        assert model.model.fc.training is mode
-        assert not model.model.layer4.training
+        assert model.get_submodule("model.fc").training is mode
+        assert not model.get_submodule("model.layer4").training
 
 
 def test_a_frozen_model_keeps_no_activations_of_its_trunk() -> None:
