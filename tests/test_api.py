@@ -269,7 +269,7 @@ def test_every_setting_is_an_option_of_the_command_line_and_the_other_way_round(
     options = {option.name for option in run_command.params}
     settings = {f.name for kind in (Options, Recipe) for f in fields(kind)} | set(AXES)
     assert settings <= options
-    apart = {"profile", "find_max_batch", "launcher", "dry_run", "as_json", "debug"}
+    apart = {"profile", "find_max_batch", "launcher", "dry_run", "as_json", "strict", "debug"}
     assert options - settings == apart
 
 

@@ -221,7 +221,7 @@ def test_weights_that_changed_since_they_were_checked_fail_by_name(
     path = tmp_path / "weights.pt"
     model = architectures.build(TINY_CNN, num_classes=10, image_size=16, weights="none")
     torch.save(model.state_dict(), path)
-    cell = tiny_cell(recipe=tiny_recipe(epochs=0, weights=str(path)), timing=UNTIMED)
+    cell = tiny_cell(recipe=tiny_recipe(epochs=1, weights=str(path)), timing=UNTIMED)
     checked = hashlib.sha256(path.read_bytes()).hexdigest()
     given = replace(job(cell, digits), weights_sha256=checked)
     assert execute(given, lambda _: None).status == "completed"

@@ -304,8 +304,11 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def fork_server(_module: str, connection: socket, *, stderr: int) -> Forked:
+def fork_server(
+    _module: str, connection: socket, place: workers.Place, *, stderr: int, root: Path | None
+) -> Forked:
     """Start the fork server as `workers._python` does, but by a fork: all is imported already."""
+    assert root is None
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -314,7 +317,7 @@ def fork_server(_module: str, connection: socket, *, stderr: int) -> Forked:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        variables = workers.worker_variables(os.environ)
+        variables = workers.worker_variables(os.environ, place)
         os.environ.clear()
         os.environ.update(variables)
         os.dup2(stderr, 1)

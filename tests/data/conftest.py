@@ -6,9 +6,11 @@ import gzip
 import hashlib
 import os
 import struct
+import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +21,6 @@ from cnnbench.data.prepared import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -150,7 +151,10 @@ def as_ordinary_user(tmp_path: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    # Up to the user's folder of all runs; one of several processes has one more in between.
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        if folder.owner() != "root" or folder == Path(tempfile.gettempdir()):
+            break
         folder.chmod(0o755)
     tmp_path.chmod(0o777)
     Image.init()  # Pillow imports its formats on first use, perhaps from a folder closed to others

@@ -23,7 +23,9 @@ def test_every_architecture_is_trained_in_every_precision_with_and_without_check
 ) -> None:
     cells = [s.cell for s in load_suite(suite_path(device_type)) if s.kind == "training"]
     seen = {(c.architecture.partition("(")[0], c.precision, c.checkpointing) for c in cells}
-    assert seen == {(a, p, c) for a in ARCHITECTURES for p in precisions for c in ("none", "block")}
+    # The second of the two that only differ in where their weights come from is left out.
+    architectures = set(ARCHITECTURES) - {"transfer_efficientnet_lite0"}
+    assert seen == {(a, p, c) for a in architectures for p in precisions for c in ("none", "block")}
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
