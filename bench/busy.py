@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from bench.figures import Figure, count_figure, figure
-from cnnbench import api, tracking
+from cnnbench import api
 from cnnbench.sweep.run import Observer
+from cnnbench.tracking import SweepLog, tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +53,7 @@ class Clock(Observer):
         self.kept[record.cell_hash] = time.time()
 
 
-class TimedLog(tracking.SweepLog):
+class TimedLog(SweepLog):
     """Logs as it always does, and notes when in `SPANS`."""
 
     def log(self, record: Record) -> str:
@@ -69,12 +71,9 @@ def figures(folder: Path) -> list[Figure]:
     """Run the sweep in `folder` and return what it spent its time on."""
     SPANS.clear()
     clock = Clock()
-    usual, tracking.SweepLog = tracking.SweepLog, TimedLog  # type: ignore[misc]
     start = time.time()
-    try:
+    with mock.patch.object(tracker, "SweepLog", TimedLog):
         records = api.run("quick", observer=clock, results_dir=folder, tracking_uri=None, **AXES)
-    finally:
-        tracking.SweepLog = usual  # type: ignore[misc]
     end = time.time()
     return list(_told(records, clock, start, end))
 

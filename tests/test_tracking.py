@@ -27,13 +27,15 @@ from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialTables
 from sqlalchemy import create_engine
 
-from cnnbench import owner, tracking
+from cnnbench import owner
 from cnnbench.cell import Cell, plain_text
 from cnnbench.environment import Environment
 from cnnbench.errors import StoreError
 from cnnbench.owner import Owner
 from cnnbench.record import METRIC_COLUMNS, PARAM_COLUMNS, STATUSES, Epoch, Fit, Record
-from cnnbench.tracking import SweepLog, Tracker, open_store
+from cnnbench.tracking import Reconciled, SweepLog, Tracker, open_store
+from cnnbench.tracking.addresses import shown as shown_address
+from cnnbench.tracking.tags import MAX_TAG_CHARACTERS
 from mlflow_server import free_port, mlflow_server
 from sample_records import (
     GIT_COMMIT,
@@ -263,7 +265,7 @@ def test_reasons_are_tags_and_a_long_error_is_cut(sweep: SweepLog) -> None:
     )
     tags = sweep.tracker.client.get_run(sweep.log(record)).data.tags
     assert tags["validity_reasons"] == "unstable; foreign process"
-    assert tags["error"] == "x" * tracking.MAX_TAG_CHARACTERS
+    assert tags["error"] == "x" * MAX_TAG_CHARACTERS
 
 
 def test_the_data_set_is_logged_with_its_digest(sweep: SweepLog) -> None:
@@ -352,7 +354,7 @@ def test_reconciling_twice_changes_nothing_the_second_time(sweep: SweepLog) -> N
     leave_half_written(sweep, records[0])
     sweep.reconcile(records)
     before = kinds(sweep)
-    assert sweep.reconcile(records) == tracking.Reconciled()
+    assert sweep.reconcile(records) == Reconciled()
     assert kinds(sweep) == before
 
 
@@ -377,7 +379,7 @@ def test_reconciling_leaves_complete_runs_without_a_record_and_the_sweeps_run(
     record = sample_record()
     sweep.log(record)
     sweep.finish([record])
-    assert sweep.reconcile([]) == tracking.Reconciled(is_finished=True)
+    assert sweep.reconcile([]) == Reconciled(is_finished=True)
     assert kinds(sweep) == [("cell", "FINISHED"), ("sweep", "FINISHED")]
 
 
@@ -464,7 +466,7 @@ def test_files_outside_a_cells_own_folder_are_never_logged(
     ],
 )
 def test_an_address_is_shown_without_what_it_holds_of_secrets(uri: str, shown: str) -> None:
-    assert tracking._shown(uri) == shown  # noqa: SLF001 (part of every message)
+    assert shown_address(uri) == shown
 
 
 def test_reconciling_fills_an_empty_store_from_the_journal(sweep: SweepLog) -> None:
@@ -476,10 +478,10 @@ def test_reconciling_fills_an_empty_store_from_the_journal(sweep: SweepLog) -> N
 def test_reconciling_reads_every_page_of_runs(
     sweep: SweepLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr("cnnbench.tracking.runs.RUNS_PER_PAGE", 2)
     records = three_records()
     sweep.reconcile(records)
-    assert sweep.reconcile(records) == tracking.Reconciled()
+    assert sweep.reconcile(records) == Reconciled()
 
 
 def test_the_sweep_has_one_run_with_its_counts_environment_and_report(
@@ -518,7 +520,7 @@ def test_an_experiment_that_a_user_deleted_comes_back_with_its_runs(tracker: Tra
     tracker.client.delete_experiment(deleted.experiment_id)
     restored = open_sweep(tracker)
     assert restored.experiment_id == deleted.experiment_id
-    assert restored.reconcile([record]) == tracking.Reconciled()
+    assert restored.reconcile([record]) == Reconciled()
     assert kinds(restored) == [("cell", "FINISHED")]
 
 
@@ -664,7 +666,7 @@ def test_a_store_that_another_program_locks_is_refused(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker.close()
-    monkeypatch.setattr(tracking, "LOCK_SECONDS", 0)
+    monkeypatch.setattr("cnnbench.tracking.database.LOCK_SECONDS", 0)
     with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="database is locked"):
