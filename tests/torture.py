@@ -43,8 +43,9 @@ from cnnbench import cli, logbook, session
 from cnnbench.measure import timing
 from cnnbench.record import METRIC_COLUMNS
 from cnnbench.results import load
-from cnnbench.sweep import server, workers
+from cnnbench.sweep import forkserver, server
 from cnnbench.sweep.journal import NAME, Journal
+from cnnbench.sweep.variables import worker_variables
 from cnnbench.tracking import open_store
 from processes import descendants
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from cnnbench.record import Record
+    from cnnbench.sweep.workers import Place
 
 NUM_KILLS = 25
 RESULTS = Path("results/local")
@@ -190,17 +192,17 @@ def mid_report() -> None:
 
 def while_a_worker_starts() -> None:
     """Kill when the server has been asked for the second cell's worker; two looked around before."""
-    original = workers.Forkserver._start
+    original = forkserver.Forkserver._start
     calls = 0
 
-    def start(self: workers.Forkserver, connection: socket, stderr: Any) -> None:
+    def start(self: forkserver.Forkserver, connection: socket, stderr: Any) -> None:
         nonlocal calls
         calls += 1
         original(self, connection, stderr)
         if calls == 4:
             kill_self()
 
-    put(workers.Forkserver, "_start", start)
+    put(forkserver.Forkserver, "_start", start)
 
 
 def as_it_starts() -> None:
@@ -261,7 +263,7 @@ WORKER_POINTS: dict[str, Callable[[], None]] = {
 
 def patch_always() -> None:
     """Let the server be forked, and leave out peaks and figures."""
-    put(workers, "_python", fork_server)
+    put(forkserver, "start_python", fork_server)
     put(session.Session, "_peaks", lambda *_: None)
     put(session, "write_report", write_page)
     original = execute_module.execute
@@ -305,10 +307,10 @@ class Forked:
 
 
 def fork_server(
-    _module: str, connection: socket, place: workers.Place, *, stderr: int, root: Path | None
+    _module: str, connection: socket, place: Place, *, stderr: int, root: Path | None
 ) -> Forked:
-    """Start the fork server as `workers._python` does, but by a fork: all is imported already."""
-    assert root is None
+    """Start the fork server as `start_python` does, but by a fork: all is imported already."""
+    assert root is None  # what is imported is this cnnbench
     parent = os.getpid()
     pid = os.fork()
     if pid:
@@ -317,7 +319,9 @@ def fork_server(
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
-        variables = workers.worker_variables(os.environ, place)
+        if place.processors:
+            os.sched_setaffinity(0, place.processors)
+        variables = worker_variables(os.environ, place)
         os.environ.clear()
         os.environ.update(variables)
         os.dup2(stderr, 1)

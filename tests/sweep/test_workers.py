@@ -168,7 +168,7 @@ def test_what_a_worker_had_started_ends_with_it(shop: Shop) -> None:
 def test_a_hanging_worker_is_ended_with_its_children_at_the_time_limit(
     shop: Shop, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnbench.sweep.workers.TERM_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("cnnbench.sweep.isolated.TERM_GRACE_SECONDS", 0.5)
     record = shop.run(model, timeout_seconds=2)
     assert (record.status, record.error) == ("timeout", "took longer than 2 s")
     wait_until_ended(shop.told("pids.json"))

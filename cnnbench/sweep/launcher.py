@@ -1,0 +1,82 @@
+"""What launchers of workers have in common: a request goes in, how it ended comes out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from cnnbench.job import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from cnnbench.job import Answer, Request
+
+OnProgress = Callable[[Progress], None]
+OnTurn = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a request ended: with an `answer`, or without one and then why (`death`).
+
+    `started_at` is when the request was sent; `timed_out` says that the time limit ended it.
+    """
+
+    answer: Answer | None
+    death: str | None
+    timed_out: bool
+    started_at: float
+    stderr_tail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where workers run: on which processors (empty: on all), and with which `variables` set for them."""
+
+    processors: frozenset[int] = frozenset()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+ANYWHERE = Place()
+
+
+class Launcher(ABC):
+    """Runs one request at a time; a context manager that leaves no process behind."""
+
+    def __init__(self, place: Place = ANYWHERE) -> None:
+        """Take where workers are to run."""
+        self._place = place
+
+    @abstractmethod
+    def run(
+        self,
+        request: Request,
+        *,
+        on_progress: OnProgress,
+        timeout_seconds: float | None,
+        on_turn: OnTurn = lambda: None,
+    ) -> Outcome:
+        """Run `request` to its end and return how it ended.
+
+        A worker that asks for its turn gets it when `on_turn` returns.
+        """
+
+    def close(self) -> None:  # noqa: B027 (inline has nothing to end)
+        """End whatever still runs."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave no process behind."""
+        self.close()
