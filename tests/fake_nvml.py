@@ -22,7 +22,7 @@ from unittest import mock
 
 import pynvml
 
-from cnnbench.measure import gpu as gpu_module
+from cnnbench.measure.gpu import processes as processes_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -358,7 +358,7 @@ def installed(nvml: FakeNvml | None) -> Iterator[None]:
         mock.patch.object(pynvml, "_nvmlLib_refcount", 0),
         mock.patch.dict(pynvml._nvmlGetFunctionPointer_cache, clear=True),  # noqa: SLF001
         mock.patch.dict(pynvml.NVMLError._errcode_to_string),  # noqa: SLF001
-        mock.patch.object(gpu_module, "_FIRST_NAMESPACE", here if is_first else "another"),
+        mock.patch.object(processes_module, "_FIRST_NAMESPACE", here if is_first else "another"),
     ):
         yield
 
