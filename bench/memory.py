@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MAX_ERROR_PERCENT = 10.0
 BATCH_SIZE = 32
 PRECISIONS = ("fp32", "bf16")
-CHECKPOINTINGS = ("none", "stage", "block")
+CHECKPOINTINGS = ("none", "stage", "block", "activations")
 MEMORY_FORMATS = ("nchw", "channels_last")
 
 

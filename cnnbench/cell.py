@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-CHECKPOINTINGS = ("none", "stage", "block")
+CHECKPOINTINGS = ("none", "stage", "block", "activations")
 MEMORY_FORMATS = ("nchw", "channels_last")
 COMPILES = ("off", "graph", "default", "reduce-overhead", "max-autotune")
 LOADERS = ("device",)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cnnbench.errors import UnsupportedError
+from cnnbench.selective import KeptOutputs, compiled_contexts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,13 +37,15 @@ class Segment:
     """A part of a model that is recomputed as one: `modules` run one after the other.
 
     Of a plain module there is one; `method` names the method to wrap when it is not `forward`.
-    `draws_random` says that it takes random numbers while it trains (dropout, stochastic depth).
+    `draws_random` says that it takes random numbers while it trains (dropout, stochastic depth),
+    `keeps_products` that its convolutions and matrix products are kept and the rest is recomputed.
     """
 
     name: str
     modules: tuple[nn.Module, ...]
     method: str = "forward"
     draws_random: bool = False
+    keeps_products: bool = False
 
 
 def apply_checkpointing(
@@ -52,7 +55,8 @@ def apply_checkpointing(
 
     Args:
         model: any image classifier.
-        granularity: `none`, `stage` (consecutive blocks of one resolution) or `block`.
+        granularity: `none`, `stage` (consecutive blocks of one resolution), `block`, or `activations`
+            (of each block what is cheap to compute).
         example: one small batch, shape (B, 3, H, W), for finding the segments.
 
     Returns:
@@ -63,12 +67,18 @@ def apply_checkpointing(
     """
     if granularity == "none":
         return [], ()
-    found = find_segments(model, granularity, example)
+    is_selective = granularity == "activations"
+    part = "block" if is_selective else granularity
+    found = find_segments(model, part, example)
     if not found:
         kind = type(model).__name__
-        msg = f"checkpointing={granularity}: found no {granularity} to recompute in {kind}"
+        msg = f"checkpointing={granularity}: found no {part} to recompute in {kind}"
         raise UnsupportedError(msg)
-    segments = [segment for segment in found if _needs_grad(model, segment)]
+    segments = [
+        replace(segment, keeps_products=is_selective)
+        for segment in found
+        if _needs_grad(model, segment)
+    ]
     for segment in segments:
         _wrap(segment)
     return segments, () if segments else (FROZEN_NOTE,)
@@ -300,13 +310,19 @@ def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callabl
         return value
 
     def contexts() -> tuple[Any, Any]:
-        return nullcontext(), _recomputation(segment, _copies(segment.modules))
+        kept = KeptOutputs() if segment.keeps_products else None
+        again = _recomputation(segment, _copies(segment.modules), kept)
+        return kept.keeping() if kept else nullcontext(), again
+
+    traced = compiled_contexts()
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return chain(*args, **kwargs)
         # A compiler traces the segment once and keeps buffer updates out of the recomputation.
-        extra: dict[str, Any] = {} if torch.compiler.is_compiling() else {"context_fn": contexts}
+        extra: dict[str, Any] = {"context_fn": contexts}
+        if torch.compiler.is_compiling():
+            extra = {"context_fn": traced} if segment.keeps_products else {}
         # DenseNet's blocks hand each layer the one list that they go on to fill.
         inputs = [list(arg) if isinstance(arg, list) else arg for arg in args]
         # Saving and restoring the random state takes time in each segment: only where it matters.
@@ -320,12 +336,15 @@ def _recomputing(methods: list[Callable[..., Any]], segment: Segment) -> Callabl
 
 @contextmanager
 def _recomputation(
-    segment: Segment, earlier: dict[tuple[nn.Module, str], torch.Tensor]
+    segment: Segment,
+    earlier: dict[tuple[nn.Module, str], torch.Tensor],
+    kept: KeptOutputs | None,
 ) -> Iterator[None]:
     """Recompute `segment` from its `earlier` buffers inside the context, and say so to who asks."""
     _recomputing_now.append(segment)
     try:
-        with _throwaway_buffers(segment.modules, earlier):
+        handing_out = kept.handing_out() if kept else nullcontext()
+        with _throwaway_buffers(segment.modules, earlier), handing_out:
             yield
     finally:
         _recomputing_now.pop()

@@ -83,6 +83,7 @@ SETTINGS = [
         ("none", "block"),
     )
 ]
+SETTINGS.append(("resnet(width=16,depth=1)", {"precision": "bf16", "checkpointing": "activations"}))
 
 
 @pytest.mark.parametrize(("architecture", "axes"), SETTINGS)

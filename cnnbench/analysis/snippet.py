@@ -137,7 +137,9 @@ def _is_recomputed(cell: Cell) -> bool:
 
 def _is_known(cell: Cell) -> bool:
     name, _ = parse_call(cell.architecture)
-    return name == "simple_cnn" or (name, cell.checkpointing) in SEGMENTS
+    if name == "simple_cnn":
+        return cell.checkpointing != "activations"
+    return (name, cell.checkpointing) in SEGMENTS
 
 
 def _head(cell: Cell) -> str:

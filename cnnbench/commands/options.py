@@ -65,7 +65,7 @@ AXES = options(
     _axis("architecture", "simple_cnn, resnet(width=16), torchvision:NAME, module.path:factory"),
     _axis("precision", "fp32, tf32, bf16, fp16"),
     _axis("batch_size", "images per step", int),
-    _axis("checkpointing", "none, stage, block"),
+    _axis("checkpointing", "none, stage, block, activations"),
     _axis("memory_format", "nchw, channels_last"),
     _axis("compile", "off, graph, default, reduce-overhead, max-autotune"),
     _axis("loader", "device"),

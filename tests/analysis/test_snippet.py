@@ -63,7 +63,7 @@ def test_it_runs_as_printed(architecture: str, capsys: pytest.CaptureFixture[str
     assert names["step"](images, labels).isfinite()
 
 
-@pytest.mark.parametrize("checkpointing", ["stage", "block"])
+@pytest.mark.parametrize("checkpointing", ["stage", "block", "activations"])
 @pytest.mark.parametrize("architecture", SMALL)
 def test_recomputing_changes_neither_weights_nor_statistics(
     architecture: str, checkpointing: str

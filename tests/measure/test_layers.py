@@ -116,7 +116,8 @@ def test_products_belong_to_the_layers_that_own_their_weights(
         assert backward[name] == (1 if number == 0 else 2) * forward[name], name
     again = flops_by_module(layers, "recompute")
     assert again == {name: forward[name] for name in again}
-    assert bool(again) == (checkpointing != "none" and architecture != "transfer_resnet50")
+    repeats = checkpointing not in {"none", "activations"}
+    assert bool(again) == (repeats and architecture != "transfer_resnet50")
 
 
 @pytest.mark.parametrize("checkpointing", CHECKPOINTINGS)
