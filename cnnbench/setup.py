@@ -16,6 +16,8 @@ from cnnbench import architectures
 from cnnbench.checkpointing import apply_checkpointing
 from cnnbench.data.device_data import open_prepared
 from cnnbench.data.device_loader import DeviceLoader
+from cnnbench.data.host_data import open_on_host
+from cnnbench.data.worker_loader import WorkerLoader
 from cnnbench.errors import MissingWeightsError, UnsupportedError
 from cnnbench.precision import Precision, precision
 from cnnbench.training.optimizer import make_optimizer
@@ -53,7 +55,10 @@ class Bench:
     def loader(self, split: str) -> DeviceLoader:
         """Return the loader of `train`, `val` or `test`; only training images are augmented."""
         recipe = self.cell.recipe
-        return DeviceLoader(
+        kind: Callable[..., DeviceLoader] = DeviceLoader
+        if self.cell.loader == "workers":
+            kind = partial(WorkerLoader, device=self.device)
+        return kind(
             getattr(self.data, split),
             batch_size=self.cell.batch_size // (self.team.size if self.team else 1),
             augment=recipe.augmentation if split == "train" else "none",
@@ -114,6 +119,8 @@ def set_up(
     """
     mode = precision(cell.precision)
     reason = mode.unsupported_reason(device) or compile_unsupported(cell.compile, device)
+    if cell.loader == "workers" and team:
+        reason = reason or "loader=workers feeds one device alone"
     if reason:
         raise UnsupportedError(reason)
     if device.type == "cuda":
@@ -122,9 +129,9 @@ def set_up(
     # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
     torch.backends.cudnn.benchmark = True
     weights, missing = _find_weights(cell)
-    data = open_prepared(
+    opened = open_on_host if cell.loader == "workers" else partial(open_prepared, device=device)
+    data = opened(
         dataset,
-        device=device,
         image_size=_known(cell.recipe.image_size),
         statistics=architectures.weights_statistics(cell.architecture, weights),
         train_subset=cell.recipe.train_subset,

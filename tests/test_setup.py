@@ -12,6 +12,7 @@ from cnnbench.architectures import IMAGENET_STATISTICS
 from cnnbench.checkpointing import FROZEN_NOTE
 from cnnbench.errors import UnsupportedError
 from cnnbench.setup import Bench, add_dropout, set_up
+from cnnbench.training.fit import evaluate
 from cnnbench.training.step import GraphedStep, Tally, TrainingStep
 from sample_jobs import TINY_CNN, tiny_cell, tiny_recipe
 from sample_models import assert_equal_tensors, build
@@ -31,7 +32,7 @@ RESNET = "resnet(width=4,depth=1)"
 @pytest.fixture
 def bench(digits: DatasetInfo) -> MakeBench:
     def make(architecture: str = RESNET, **changes: Any) -> Bench:
-        names = ("seed", "precision", "checkpointing", "memory_format", "compile")
+        names = ("seed", "precision", "checkpointing", "memory_format", "compile", "loader")
         axes = {name: changes.pop(name) for name in names if name in changes}
         cell = tiny_cell(architecture, recipe=tiny_recipe(epochs=1, **changes), **axes)
         return set_up(cell, digits, CPU)
@@ -231,3 +232,15 @@ def test_on_cuda_every_combination_trains(
             step(images, labels, tally)
         losses.append(tally.read()[0])
     assert losses[-1] < losses[0]
+
+
+def test_batches_from_workers_train_as_resident_ones_do(bench: MakeBench) -> None:
+    losses = {}
+    for loader in ("device", "workers"):
+        made = bench(loader=loader)
+        step = step_of(made)
+        losses[loader] = loss_of(step, made)
+        _, accuracy, _ = evaluate(step.model, made.loader("val"), made.precision)
+        losses[f"{loader} val"] = accuracy
+    assert losses["workers"] == pytest.approx(losses["device"], rel=1e-4)
+    assert losses["workers val"] == pytest.approx(losses["device val"], abs=0.01)

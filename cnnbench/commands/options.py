@@ -68,7 +68,7 @@ AXES = options(
     _axis("checkpointing", "none, stage, block, activations"),
     _axis("memory_format", "nchw, channels_last"),
     _axis("compile", "off, graph, default, reduce-overhead, max-autotune"),
-    _axis("loader", "device"),
+    _axis("loader", "device, workers"),
     _axis("parallelism", "none, data-N, sharded-N: on N devices, profiled only"),
     _axis("seed", "seeds of weights and data order", int),
 )

@@ -14,6 +14,7 @@ from cnnbench.data.splits import stratified_order
 from cnnbench.errors import DataError, InvalidValueError
 
 if TYPE_CHECKING:
+    from cnnbench.data.prepared import Prepared
     from cnnbench.environment import DatasetInfo
 
 # Up to this, all images are kept at the cell's size; above, at their own, and each batch is
@@ -95,13 +96,7 @@ def open_prepared(
         InvalidValueError: `train_subset` is more than there are training images.
         DataError: the prepared file is gone or damaged, or is not the described one.
     """
-    if train_subset is not None and train_subset > info.num_train:
-        msg = (
-            f"train_subset = {train_subset} is more than the {info.num_train} training images "
-            f"of {info.name}."
-        )
-        raise InvalidValueError(msg)
-    num_train = info.num_train if train_subset is None else train_subset
+    num_train = check_subset(info, train_subset)
     mean, std = statistics or (info.mean, info.std)
     parts = (_read if info.path else _generate)(info, device, num_train, image_size)
     splits = {
@@ -111,13 +106,38 @@ def open_prepared(
     return DeviceData(**splits)
 
 
-def _read(info: DatasetInfo, device: torch.device, num_train: int, image_size: int) -> _Parts:
-    prepared = load(Path(info.path))
-    splits, labels = prepared.splits, prepared.labels
+def check_subset(info: DatasetInfo, train_subset: int | None) -> int:
+    """Return how many training images to keep, all of them without a subset.
+
+    Raises:
+        InvalidValueError: there are not so many.
+    """
+    if train_subset is not None and train_subset > info.num_train:
+        msg = (
+            f"train_subset = {train_subset} is more than the {info.num_train} training images "
+            f"of {info.name}."
+        )
+        raise InvalidValueError(msg)
+    return info.num_train if train_subset is None else train_subset
+
+
+def check_written(info: DatasetInfo, prepared: Prepared) -> None:
+    """Refuse a prepared file that is not the described one.
+
+    Raises:
+        DataError: its splits have other sizes.
+    """
+    splits = prepared.splits
     sizes = (len(splits.train), len(splits.val), len(splits.test))
     if sizes != (info.num_train, info.num_val, info.num_test):
         msg = f"{info.path} is not the prepared copy of {info.name}: delete the file and run again."
         raise DataError(msg)
+
+
+def _read(info: DatasetInfo, device: torch.device, num_train: int, image_size: int) -> _Parts:
+    prepared = load(Path(info.path))
+    check_written(info, prepared)
+    splits, labels = prepared.splits, prepared.labels
     train = splits.train
     if num_train < info.num_train:
         train = train[stratified_order(labels[train])[:num_train]]

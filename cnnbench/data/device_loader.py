@@ -86,6 +86,13 @@ class DeviceLoader:
         return torch.Generator(self.device).manual_seed(seed)
 
     def _shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
+        order, draws = self._plan(generator)
+        for stop in range(self.batch_size, len(order) + 1, self.batch_size):
+            start = stop - self.batch_size
+            yield self._batch(order[start:stop], draws.part(start, stop))
+
+    def _plan(self, generator: torch.Generator) -> tuple[torch.Tensor, Draws]:
+        """Return one pass: the positions of images in their order, and what chance does to each."""
         num_images = len(self.split)
         num_passes = math.ceil(self.batch_size / num_images)
         passes = [
@@ -93,10 +100,7 @@ class DeviceLoader:
             for _ in range(num_passes)
         ]
         order = torch.cat(passes)
-        draws = self._augmentation.draw(len(order), generator)
-        for stop in range(self.batch_size, len(order) + 1, self.batch_size):
-            start = stop - self.batch_size
-            yield self._batch(order[start:stop], draws.part(start, stop))
+        return order, self._augmentation.draw(len(order), generator)
 
     def _batch(self, at: torch.Tensor, draws: Draws) -> Batch:
         images = self.split.images
