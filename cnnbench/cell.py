@@ -28,6 +28,7 @@ LOADERS = ("device", "workers")
 PARALLELISMS = ("none", "data-N", "sharded-N")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "plateau", "cosine", "one_cycle")
+FEATURES = ("every_step", "once")
 AUGMENTATIONS = ("default", "none", "crop", "flip+crop", "flip+crop+cutout")
 
 MAX_SEED = 2**32 - 1
@@ -41,7 +42,8 @@ class Recipe:
     `epochs` 0 profiles only. `image_size` is the side in pixels that images are brought to.
     `patience` counts epochs without a lower validation loss before training stops early; `train_subset`
     keeps that many training images; `weights` is `imagenet`, `none` or a file; `target_accuracy`
-    (0 to 1) is what `time_to_accuracy_seconds` waits for.
+    (0 to 1) is what `time_to_accuracy_seconds` waits for; `features` says how often training computes
+    those of a frozen trunk.
     """
 
     epochs: int = 0
@@ -58,12 +60,14 @@ class Recipe:
     train_subset: int | None = None
     weights: str = "default"
     target_accuracy: float | None = None
+    features: str = "every_step"
 
     def __post_init__(self) -> None:
         """Refuse what no training can have."""
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("augmentation", self.augmentation, AUGMENTATIONS)
+        _check_choice("features", self.features, FEATURES)
         _check_text("weights", self.weights)
         _check_count("epochs", self.epochs, low=0)
         _check_range("learning_rate", self.learning_rate, above=0)
@@ -153,6 +157,8 @@ class Cell:
             del asked["parallelism"]
         if self.memory_budget_bytes is None:
             del asked["memory_budget_bytes"]
+        if self.recipe.features == "every_step":
+            del nested["recipe"]["features"]
         return digest(asked)
 
     @property

@@ -18,6 +18,7 @@ import torch
 from cnnbench import clock
 from cnnbench.architectures import is_frozen
 from cnnbench.architectures.pretrained import expect_unchanged
+from cnnbench.architectures.trunk import Transfer
 from cnnbench.errors import CnnbenchError, UnsupportedError
 from cnnbench.job import EXTRAS, Progress
 from cnnbench.measure.collect import cpu_name
@@ -30,6 +31,8 @@ from cnnbench.measure.witness import witness
 from cnnbench.profiling import Instruments, profile_step
 from cnnbench.record import Record
 from cnnbench.setup import MEMORY_FORMATS, set_up
+from cnnbench.training import features
+from cnnbench.training.features import FeatureLoader
 from cnnbench.training.fit import DivergedError, fit
 from cnnbench.training.parallel import gather
 from cnnbench.training.step import Tally
@@ -276,9 +279,14 @@ def _profile(
 
 def _fit(bench: Bench, found: _Findings, report: Callable[[Progress], None]) -> Fit:
     """Train a fresh model, the same for the same seed."""
+    step = _make_step(bench, found)
     loaders = (bench.loader("train"), bench.loader("val"), bench.loader("test"))
+    if bench.cell.recipe.features == "once" and isinstance(step.model, Transfer):
+        train, val, test = (FeatureLoader(one, step.model, bench.precision) for one in loaders)
+        loaders = (train, val, test)
+        found.notes.append(features.NOTE)
     result = fit(
-        _make_step(bench, found),
+        step,
         bench.cell,
         loaders,
         precision=bench.precision,

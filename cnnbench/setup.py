@@ -20,6 +20,7 @@ from cnnbench.data.host_data import open_on_host
 from cnnbench.data.worker_loader import WorkerLoader
 from cnnbench.errors import MissingWeightsError, UnsupportedError
 from cnnbench.precision import Precision, precision
+from cnnbench.training.features import once_unsupported
 from cnnbench.training.optimizer import make_optimizer
 from cnnbench.training.parallel import TeamStep
 from cnnbench.training.step import GraphedStep, TrainingStep
@@ -119,6 +120,8 @@ def set_up(
     """
     mode = precision(cell.precision)
     reason = mode.unsupported_reason(device) or compile_unsupported(cell.compile, device)
+    if cell.recipe.features == "once":
+        reason = reason or once_unsupported(cell)
     if cell.loader == "workers" and team:
         reason = reason or "loader=workers feeds one device alone"
     if reason:

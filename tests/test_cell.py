@@ -128,6 +128,12 @@ OTHERS: dict[str, Any] = {
 }
 
 
+def test_features_change_the_hash_only_where_they_are_computed_once() -> None:
+    once = replace(RESNET, recipe=replace(RESNET.recipe, features="once"))
+    assert once.hash != RESNET.hash
+    assert replace(once, recipe=replace(once.recipe, features="every_step")).hash == RESNET.hash
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_field_of_a_cell_changes_its_hash(name: str) -> None:
     changed = replace(RESNET, **{name: OTHERS[name]})

@@ -20,7 +20,7 @@ TEXT_COLUMNS = frozenset(
         *("sweep_id", "cell_hash", "environment_hash", "status", "validity", "validity_reasons"),
         *("device", "architecture", "precision", "effective_precision", "checkpointing"),
         *("memory_format", "compile", "loader", "parallelism", "dataset", "optimizer"),
-        *("schedule", "augmentation", "weights", "stop_reason", "diagnosis", "error"),
+        *("schedule", "augmentation", "weights", "features", "stop_reason", "diagnosis", "error"),
     }
 )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 IMAGENET_NUM_CLASSES = 1000
+NUM_FEATURE_DIMENSIONS = 2
 
 
 class Transfer(nn.Module):
@@ -48,9 +49,19 @@ class Transfer(nn.Module):
         return head
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (batch, num_classes) of images (batch, 3, height, width)."""
-        logits: Tensor = self.model(x)
+        """Return logits (batch, num_classes) of images (batch, 3, height, width), or of their features."""
+        logits: Tensor = self._head(x) if x.ndim == NUM_FEATURE_DIMENSIONS else self.model(x)
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer gets of images (batch, 3, height, width): (batch, features)."""
+        head = self._head
+        self.model.fc = nn.Identity()
+        try:
+            features: Tensor = self.model(x)
+        finally:
+            self.model.fc = head
+        return features
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 (as in nn.Module)
         """Set the mode; what is frozen stays in evaluation mode."""

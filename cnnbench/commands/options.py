@@ -88,6 +88,7 @@ RECIPE = options(
     click.option("--train-subset", type=int, help="so many training images"),
     click.option("--weights", help="default, imagenet, none, or a file"),
     click.option("--target-accuracy", type=float, help="0 to 1, for the time to reach it"),
+    click.option("--features", help="every_step, once: how often a frozen trunk's are computed"),
 )
 
 
