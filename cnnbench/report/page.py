@@ -24,6 +24,7 @@ from cnnbench.report.rows import (
     setting_text,
     with_details,
 )
+from cnnbench.report.shares import breakdowns
 from cnnbench.report.tables import summary_lines
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def render_page(
         num_rows=len(rows),
         page_size=PAGE_SIZE,
         table=_script(_table_data(rows, columns)),
+        breakdowns=breakdowns(records),
         figures=[(f, Markup(svg), _script(f.datasets)) for f, svg in svgs],  # noqa: S704 - our own SVG, its texts escaped by vl-convert
         notes=notes[:MAX_NOTES],
         num_notes=len(notes),
