@@ -109,7 +109,7 @@ def test_an_unknown_name_tells_the_nearest_and_all() -> None:
     with pytest.raises(UnknownNameError) as refusal:
         load_profile("quik")
     assert str(refusal.value) == (
-        "unknown profile 'quik'. Did you mean 'quick'? There are: full, gpu, quick."
+        "unknown profile 'quik'. Did you mean 'quick'? There are: full, gpu, quick, speedrun."
         " Or pass a .toml file."
     )
 
