@@ -7,6 +7,7 @@ the rows of the others as they are:
     sweep    what a sweep of 48 cells spends on anything but its cells (six minutes)
     scale    the steps that touch every cell of a sweep, with 10,000 of them (some minutes)
     memory   forecast peaks against measured ones, for every architecture (some minutes)
+    recomputation  what each granularity of checkpointing saves and costs (some minutes)
     bare     images per second over those of a loop written by hand (some minutes)
     aa, ab   comparisons of identical settings, and with one slowed by 5 % (a quarter of an hour each)
     recommend  images per second of a recommendation's snippet over those it promised (some minutes)
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import busy, memory, recommend, scale, trust
+from bench import busy, memory, recommend, recomputation, scale, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
@@ -117,6 +118,11 @@ def _memory(folder: Path, _: argparse.Namespace) -> list[Figure]:
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
     with _trusting(folder, arguments) as bench:
         return trust.bare_loops(bench)
+
+
+def _recomputation(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return recomputation.recomputation(bench)
 
 
 def _identical(folder: Path, arguments: argparse.Namespace, *, busy: bool) -> list[Figure]:
@@ -265,6 +271,7 @@ _PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
     "sweep": lambda folder, _: busy.figures(folder),
     "scale": lambda folder, _: scale.figures(folder),
     "memory": _memory,
+    "recomputation": _recomputation,
     "bare": _bare,
     "recommend": _recommend,
     "aa": partial(_identical, busy=False),
