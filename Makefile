@@ -75,6 +75,10 @@ check: test lint ## Run the tests, then the lint
 bench-harness: setup ## Measure cnnbench itself into results/local/harness.csv
 	@$(RUN) -m bench.harness $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: setup ## Measure cnnbench beside others into results/local/peers.csv
+	@$(RUN) -m bench.peers $(ARGS)
+
 .PHONY: torture
 torture: setup ## Kill sweeps and their workers fifty times, and check that nothing is lost (minutes)
 	@$(RUN) tests/torture.py $(ARGS)

@@ -8,6 +8,8 @@ valuable first:
     sweep     the `gpu` profile, whose trained cells come first
     harness   what cnnbench itself costs on this machine, and a bare loop beside it
     trust     A/A and A/B comparisons, a few of each
+    peers     the training step beside those of others
+    speedrun  the profile `speedrun`: time to 94 % on CIFAR-10; on a CPU it is left out
     studies   the documented advice, judged: as many seeds as fit into the stage's time
 
 Each stage writes small files to results/reference/<device>/ and packs them, with what a resumed sweep
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
     from cnnbench.environment import Environment
 
-STAGES = ("tests", "doctor", "sweep", "harness", "trust", "studies")
+STAGES = ("tests", "doctor", "sweep", "harness", "trust", "peers", "speedrun", "studies")
 # In the time of a stage; on a machine of one's own, `make bench-harness` runs 20.
 NUM_COMPARISONS = 4
 LIMIT_SECONDS = 480.0
@@ -156,6 +158,30 @@ def _trust(environment: Environment, folder: Path, arguments: argparse.Namespace
     )
 
 
+def _peers(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Measure beside others; a peer that is not installed is named, and no failure."""
+    del environment
+    command = [sys.executable, "-m", "bench.peers", "--output", str(folder / "peers.csv")]
+    status, _ = _run([*command, "--results-dir", str(RESULTS)], arguments.limit)
+    return status == 0
+
+
+def _speedrun(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Train to the target within the stage's time; seeds that are left are run by the next call."""
+    if environment.device_type != "cuda":
+        click.echo("the speedrun is for a GPU: left out", err=True)
+        return True
+    command = [sys.executable, "-m", "cnnbench", "run", "--profile", "speedrun", "--no-download"]
+    command += ["--device", arguments.device, "--results-dir", str(RESULTS)]
+    if arguments.data_dir:
+        command += ["--data-dir", str(arguments.data_dir)]
+    if importlib.util.find_spec("mlflow") is None:
+        command += ["--tracking-uri", "none"]
+    status, text = _run(command, arguments.limit)
+    (folder / "speedrun.txt").write_text(text, encoding="utf-8")
+    return status in {0, 128 + signal.SIGTERM}
+
+
 def _studies(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
     """Judge the advice within the stage's time; open verdicts are evidence, and no failure."""
     del environment
@@ -189,6 +215,8 @@ _STAGES = {
     "sweep": _sweep,
     "harness": _harness,
     "trust": _trust,
+    "peers": _peers,
+    "speedrun": _speedrun,
     "studies": _studies,
 }
 

@@ -58,14 +58,14 @@ def table(folder: Path, *, linked_from: Path | None = None) -> str:
     return f"On {devices}: {summary(rows)}\n\n{compact_table(rows, prefix=prefix)}"
 
 
-def replace_between_markers(path: Path, text: str) -> None:
-    """Put `text` between the markers in `path`.
+def replace_between_markers(path: Path, text: str, markers: tuple[str, str] = MARKERS) -> None:
+    """Put `text` between the two `markers` in `path`.
 
     Raises:
         StoreError: it does not have each marker once, in their order.
     """
     old = path.read_text(encoding="utf-8")
-    begin, end = MARKERS
+    begin, end = markers
     if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
         msg = f"{path} needs the lines {begin} and {end}, once each and in this order."
         raise StoreError(msg)

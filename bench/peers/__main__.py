@@ -1,0 +1,137 @@
+"""cnnbench beside others: who is ahead, and by how much, on this machine.
+
+Run by `make bench-peers`; writes results/local/peers.csv. Each comparison runs pairs of fresh processes that
+take turns window by window, so that what disturbs the machine hits both. `--only` runs some of them and
+leaves the rows of the others as they are:
+
+    bare         the training step as anyone would write it by hand
+    item         the same, with two `.item()` a step
+    torchvision  a DataLoader with v2 transforms in worker processes: loading alone, and training
+    timm         timm's models under its own benchmark procedure
+    fabric       Lightning Fabric's step
+
+A peer that is not installed has no row: `pip install 'cnnbench[peers]'` brings them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bench.figures import Figure, describe, read_figures, write_figures
+from bench.peers.opponents import GROUPS, described, opponents
+from bench.trust import job_of, words_of
+from cnnbench import noise
+from cnnbench.analysis.paired import compare_pairs
+from cnnbench.job import Preflight
+from cnnbench.sweep.interleave import interleaved
+from cnnbench.sweep.run import check, look
+from cnnbench.sweep.workers import launcher
+
+if TYPE_CHECKING:
+    from bench.peers.opponents import Opponent
+    from cnnbench.job import Ready
+    from cnnbench.sweep.workers import Launcher
+
+NUM_PAIRS = 8
+
+
+def main() -> int:
+    """Run what was asked for and write the table."""
+    arguments = _arguments()
+    # One processor is left to the rest of the machine, unless the user has said how many threads to take.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+    figures = read_figures(arguments.output)
+    with launcher("forkserver") as workers, tempfile.TemporaryDirectory() as folder:
+        environment = look(workers, "auto")
+        delta = noise.delta(arguments.results_dir, environment)
+        cuda = environment.device_type == "cuda"
+        chosen = [one for one in opponents(cuda=cuda) if one.group in arguments.only]
+        for one in chosen:
+            if one.missing():
+                click.echo(f"{one.name}: not measured, {one.missing()} is not installed", err=True)
+                continue
+            ready = check(workers, _preflight(one, folder))
+            fresh = _compare(one, workers, ready, num_pairs=arguments.pairs, delta=delta)
+            click.echo(describe(fresh))
+            figures = [old for old in figures if old.name != fresh.name] + [fresh]
+            write_figures(figures, arguments.output)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=Path("results/local/peers.csv"))
+    parser.add_argument("--results-dir", type=Path, default=Path("results/local"))
+    parser.add_argument("--only", type=_groups, default=GROUPS, metavar=",".join(GROUPS))
+    parser.add_argument("--pairs", type=_enough, default=NUM_PAIRS, help="of processes, each")
+    return parser.parse_args()
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in GROUPS:
+            msg = f"unknown peer {name!r}. There are: {', '.join(GROUPS)}."
+            raise argparse.ArgumentTypeError(msg)
+    return names
+
+
+def _enough(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        msg = f"{text!r} is not a whole number from 2: one pair has no interval."
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _preflight(one: Opponent, folder: str) -> Preflight:
+    return Preflight(
+        device="auto",
+        dataset=one.cell.dataset,
+        data_dir=folder,
+        cache_dir=folder,
+        download=False,
+        image_size=one.cell.recipe.image_size,
+        models=((one.cell.architecture, "none"),),
+    )
+
+
+def _compare(
+    one: Opponent, workers: Launcher, ready: Ready, *, num_pairs: int, delta: float
+) -> Figure:
+    """Let the other's loop and our cell take turns, and return the ratio of their rates."""
+    job = replace(job_of(ready, one.cell), workload=one.workload)
+    runs = interleaved(
+        (one.launcher(), workers), (job, job), ready.environment, num_pairs=num_pairs
+    )
+    found = compare_pairs(list(runs), delta=delta)
+    click.echo(f"  {described(one)}: {words_of(found)}", err=True)
+    if found.ratio is None or found.low is None or found.high is None:
+        msg = f"{one.name} cannot be judged: {found.reason}"
+        raise RuntimeError(msg)
+    return Figure(
+        name=one.name,
+        workload=described(one),
+        device=ready.environment.device,
+        value=found.ratio,
+        low=found.low,
+        high=found.high,
+        unit="x",
+        target=one.target,
+        met=None if one.target is None else found.ratio >= one.target,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
