@@ -195,13 +195,13 @@ def _profile_and_fit(
         expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
     _limit_memory(job.cell, device)
     with gather(job.cell, device, partial(_follow, job)) as team:
+        bench = set_up(job.cell, job.dataset, device, team)
         instruments = Instruments(
             meter=found.meter,
-            witness=witness(gpu, team.pids if team else ()),
+            witness=witness(gpu, bench.pids),
             gpu=gpu,
             wait_turn=found.wait_turn,
         )
-        bench = set_up(job.cell, job.dataset, device, team)
         _measure(bench, job, found, instruments, started, report)
 
 

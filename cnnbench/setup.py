@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,7 @@ class Bench:
     """A cell's data on its device, and how to make a fresh training step for it.
 
     With a `team` this is one rank's part: a share of each batch, and a model that trains with the others'.
+    `pids` are those of processes that work for it: the ranks, and whoever loads its batches.
     """
 
     cell: Cell
@@ -52,13 +53,14 @@ class Bench:
     weights: str
     missing_weights: str | None
     team: Team | None = None
+    pids: list[int] = field(default_factory=list)
 
     def loader(self, split: str) -> DeviceLoader:
         """Return the loader of `train`, `val` or `test`; only training images are augmented."""
         recipe = self.cell.recipe
         kind: Callable[..., DeviceLoader] = DeviceLoader
         if self.cell.loader == "workers":
-            kind = partial(WorkerLoader, device=self.device)
+            kind = partial(WorkerLoader, device=self.device, pids=self.pids)
         return kind(
             getattr(self.data, split),
             batch_size=self.cell.batch_size // (self.team.size if self.team else 1),
@@ -147,6 +149,7 @@ def set_up(
         weights=weights,
         missing_weights=missing,
         team=team,
+        pids=list(team.pids) if team else [],
     )
 
 

@@ -105,6 +105,23 @@ def test_a_cell_without_windows_is_only_trained(digits: DatasetInfo) -> None:
     assert len(curves(record)) == 2
 
 
+def test_a_cell_fed_by_workers_is_profiled_and_trained_and_its_waiting_measured(
+    digits: DatasetInfo,
+) -> None:
+    record = run(tiny_cell(recipe=TRAINS, loader="workers"), digits)
+    assert record.status == "completed", record.error
+    assert record.profile is not None
+    wait = record.profile.data_wait_fraction
+    assert wait is not None
+    assert 0 < wait < 1
+    plain = run(tiny_cell(recipe=TRAINS), digits)
+    assert record.fit is not None
+    assert plain.fit is not None
+    for ours, theirs in zip(record.fit.epochs, plain.fit.epochs, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-3)
+        assert ours.val_accuracy == pytest.approx(theirs.val_accuracy, abs=0.01)
+
+
 def test_profiling_leaves_no_trace_in_the_training(digits: DatasetInfo) -> None:
     recipe = replace(TRAINS, dropout=0.2)
     both, alone = (

@@ -7,6 +7,7 @@ takes them. For sets that do not fit on the device, and to show what such a load
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,10 +60,15 @@ class WorkerLoader(DeviceLoader):
         batch_size: int,
         augment: str = "none",
         channels_last: bool = False,
+        pids: list[int] | None = None,
     ) -> None:
-        """Take the images of `split`, for batches on `device`; the rest is `DeviceLoader`'s."""
+        """Take the images of `split`, for batches on `device`; the rest is `DeviceLoader`'s.
+
+        `pids` is told the numbers of the worker processes when they have started.
+        """
         super().__init__(split, batch_size=batch_size, augment=augment, channels_last=channels_last)
         self.device = device
+        self._pids = [] if pids is None else pids
         self._requests = _Requests()
         self._loader = DataLoader(
             _Images(split, padding=self._augmentation.padding),
@@ -120,7 +126,11 @@ class WorkerLoader(DeviceLoader):
 
     def _made(self, batches: Iterable[list[Request]]) -> Iterator[Batch]:
         self._requests.batches = batches
-        for images, labels in self._loader:
+        known = multiprocessing.active_children()
+        made = iter(self._loader)
+        started = (child for child in multiprocessing.active_children() if child not in known)
+        self._pids.extend(child.pid for child in started if child.pid is not None)
+        for images, labels in made:
             yield (
                 images.to(self.device, non_blocking=True),
                 labels.to(self.device, non_blocking=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,26 +23,22 @@ class Witness:
     _start = 0.0
 
     def __init__(self, mates: Sequence[int] = ()) -> None:
-        """Take the processes that are no strangers: other ranks of the same cell.
+        """Take the processes that are no strangers: other ranks of the same cell, loaders of its batches.
 
-        Nor are those that this process has started, which load its batches.
+        They may grow more afterwards.
         """
         self._mates = mates
 
     def before(self) -> None:
         """Look, right before the window starts."""
-        self._load = read_load(self._own())
+        self._load = read_load(self._mates)
         self._start = time.perf_counter()
 
     def after(self, window: Window) -> Window:
         """Return `window` with what was seen since `before`."""
         seconds = time.perf_counter() - self._start
-        fraction = foreign_fraction(self._load, read_load(self._own()), seconds)
+        fraction = foreign_fraction(self._load, read_load(self._mates), seconds)
         return replace(window, foreign_fraction=fraction)
-
-    def _own(self) -> set[int]:
-        children = (child.pid for child in multiprocessing.active_children())
-        return {*self._mates, *(pid for pid in children if pid is not None)}
 
 
 class GpuWitness(Witness):
