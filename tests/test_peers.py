@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from bench.peers.opponents import GROUPS, Opponent, opponents
 from bench.peers_table import MARKERS, table
 from bench.verdict_table import replace_between_markers
 from cnnbench.errors import StoreError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 AHEAD = Figure(
     name="peer_item_fp32",
@@ -88,6 +85,13 @@ def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
     replace_between_markers(page, table([AHEAD]), MARKERS)
     text = page.read_text()
     assert text.index("before") < text.index("1.200") < text.index("after")
+
+
+def test_the_readme_has_a_place_for_the_table(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text((Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"))
+    replace_between_markers(page, table([AHEAD]), MARKERS)
+    assert "cnnbench, by 20.0%" in page.read_text()
 
 
 def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
