@@ -68,7 +68,7 @@ class WorkerLoader(DeviceLoader):
         """
         super().__init__(split, batch_size=batch_size, augment=augment, channels_last=channels_last)
         self.device = device
-        self._pids = [] if pids is None else pids
+        self._pids: list[int] = [] if pids is None else pids
         self._requests = _Requests()
         self._loader = DataLoader(
             _Images(split, padding=self._augmentation.padding),
