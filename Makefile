@@ -13,7 +13,7 @@ RUN = '$(PYTHON)'
 else
 RUN = .venv/bin/python
 # A file at a time on each processor; ARGS="-n 0" runs them all in this process.
-PARALLEL = -n auto --dist loadfile
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
 endif
 
 .PHONY: help

@@ -21,6 +21,14 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+# A minute and more each. Begun last, one of them would keep a single processor busy at the end.
+LONG_FILES = ("test_torture.py", "test_gate.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_configure() -> None:
     # A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
