@@ -65,9 +65,17 @@ class WorkerError(CnnbenchError):
 
 
 class CheckError(WorkerError):
-    """A check before the first cell whose worker died or took too long: a model that hangs, say."""
+    """A check before the first cell whose worker died or took too long: a model that hangs, say.
+
+    `doing` is what the worker last said that it did.
+    """
 
     exit_code = EXIT_BAD_INPUT
+
+    def __init__(self, message: str, *, doing: str = "") -> None:
+        """Keep what the user reads, and what the worker did."""
+        super().__init__(message)
+        self.doing = doing
 
 
 class DiskError(StoreError):

@@ -18,6 +18,10 @@ EXTRAS = {
 }
 
 
+# How the phase of a preflight begins in which nothing is checked.
+FORECASTING = "forecasting"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
     """Prepare the data set and try every architecture with its weights, before any cell.

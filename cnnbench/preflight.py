@@ -16,7 +16,7 @@ from cnnbench.architectures.factory import load
 from cnnbench.architectures.pretrained import sha256_of
 from cnnbench.data.datasets import prepare
 from cnnbench.errors import InvalidValueError, MissingWeightsError
-from cnnbench.job import Progress, Ready
+from cnnbench.job import FORECASTING, Progress, Ready
 from cnnbench.measure.collect import collect_environment
 from cnnbench.measure.gpu import Gpu
 from cnnbench.measure.peaks import measure_peaks
@@ -62,7 +62,9 @@ def preflight(job: Preflight, report: Callable[[Progress], None] = lambda _: Non
         )
         for architecture, asked_weights in job.models:
             report(Progress(phase=f"trying {architecture}"))
-            weights, remarks, outlook = _try_model(architecture, asked_weights, job, dataset)
+            weights, remarks, outlook = _try_model(
+                architecture, asked_weights, job, dataset, report
+            )
             outlooks.extend(outlook)
             digests[architecture] = architectures.code_digest(architecture) + _file_digest(weights)
             if weights is not None and weights.sha256 is None:
@@ -182,7 +184,11 @@ def computes(name: str) -> bool:
 
 
 def _try_model(
-    architecture: str, asked_weights: str, job: Preflight, dataset: DatasetInfo
+    architecture: str,
+    asked_weights: str,
+    job: Preflight,
+    dataset: DatasetInfo,
+    report: Callable[[Progress], None],
 ) -> tuple[WeightsFile | None, list[str], tuple[Outlook, ...]]:
     """Build the model and run two images through it; return its weights, remarks and its outlooks."""
     notes = []
@@ -201,6 +207,8 @@ def _try_model(
     )
     architectures.check(model, num_classes=dataset.num_classes, image_size=size)
     asked = [one for one in job.questions if one.setting.architecture == architecture]
+    if asked:
+        report(Progress(phase=f"{FORECASTING} {architecture}"))
     outlooks = predict(model, asked, image_size=size)
     return file, notes, outlooks
 

@@ -123,11 +123,7 @@ class Session:
             proxies=proxy_variables(os.environ),
             questions=self._questions(cells, environment),
         )
-        limit = self.options.cell_timeout
-        try:
-            ready = check(workers, job, model_seconds=limit)
-        except WorkerError:  # whatever a forecast may have done to the worker: do without
-            ready = check(workers, replace(job, questions=()), model_seconds=limit)
+        ready = check(workers, job, model_seconds=self.options.cell_timeout)
         plan = make_plan(self._profile.name, cells, ready)
         self.outlooks = ready.outlooks
         self.forecasts = forecasts_of(plan.cells, ready.outlooks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cnnbench import clock, errors
 from cnnbench.errors import CheckError, WorkerError
-from cnnbench.job import Request
+from cnnbench.job import FORECASTING, Request
 from cnnbench.record import Record
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def look(launcher: Launcher, device: str) -> Environment:
 
 
 def check(launcher: Launcher, job: Preflight, *, model_seconds: float | None = None) -> Ready:
-    """Return what the preflight found.
+    """Return what the preflight found; without forecasts where one of them breaks or keeps the worker.
 
     Args:
         launcher: starts the worker that looks.
@@ -79,12 +79,17 @@ def check(launcher: Launcher, job: Preflight, *, model_seconds: float | None = N
         CnnbenchError: what it found wrong, or that it took too long.
     """
     seconds = model_seconds * (1 + len(job.models)) if model_seconds else CHECK_SECONDS
-    return _ask(
-        launcher,
-        Request(preflight=job),
-        lambda answer: answer.ready,
-        timeout_seconds=seconds + (DOWNLOAD_SECONDS if job.download else 0.0),
-    )
+    try:
+        return _ask(
+            launcher,
+            Request(preflight=job),
+            lambda answer: answer.ready,
+            timeout_seconds=seconds + (DOWNLOAD_SECONDS if job.download else 0.0),
+        )
+    except CheckError as error:
+        if not error.doing.startswith(FORECASTING):
+            raise
+    return check(launcher, replace(job, questions=()), model_seconds=model_seconds)
 
 
 def find_peaks(launcher: Launcher, job: PeaksJob) -> Peaks:
@@ -182,11 +187,11 @@ def _ask(
     heard: list[Progress] = []
     outcome = launcher.run(request, on_progress=heard.append, timeout_seconds=timeout_seconds)
     if outcome.answer is None:
-        doing = f", while {heard[-1].phase}" if heard else ""
+        doing = heard[-1].phase if heard else ""
         death = f"the check {outcome.death}" if outcome.timed_out else outcome.death
         last = outcome.stderr_tail.strip().rpartition("\n")[2]
-        msg = f"{death}{doing}. {last}".strip()
-        raise CheckError(msg)
+        msg = f"{death}{f', while {doing}' if doing else ''}. {last}".strip()
+        raise CheckError(msg, doing=doing)
     refusal = outcome.answer.refusal
     if refusal is not None:
         raise getattr(errors, refusal.error, WorkerError)(refusal.message)

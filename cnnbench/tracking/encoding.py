@@ -6,7 +6,7 @@ import msgspec
 
 
 def milliseconds(seconds: float) -> int:
-    """Return MLflow's time; never 0, which MLflow takes for now."""
+    """Return MLflow's time; never 0, which MLflow reads as the present."""
     return max(1, round(seconds * 1000))
 
 

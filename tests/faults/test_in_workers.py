@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cnnbench.errors import CheckError, InvalidValueError
+from cnnbench.forecast import Question, Setting
 from cnnbench.sweep.journal import NAME, Journal, read_journal
 from cnnbench.sweep.run import check
 from cnnbench.sweep.workers import launcher
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 MODULE = "models_that_fail"
 MODELS = """
-import gc, os, socket, time
+import gc, os, signal, socket, time
 import torch
 from torch import nn
 
@@ -62,6 +63,27 @@ def hangs(num_classes):
 
 def dies(num_classes):
     os.kill(os.getpid(), 14)
+
+class NoFake(Net):
+    # Stands every tensor that is one; `end` is what becomes of the others.
+
+    def __init__(self, num_classes, end):
+        super().__init__(num_classes)
+        self.end = end
+
+    def forward(self, images):
+        if type(images) is not torch.Tensor:
+            self.end()
+        return super().forward(images)
+
+def dies_in_its_forecast(num_classes):
+    return NoFake(num_classes, lambda: os.kill(os.getpid(), 9))
+
+def hangs_in_its_forecast(num_classes):
+    def sleep_deaf():
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGTERM])
+        time.sleep(1000)
+    return NoFake(num_classes, sleep_deaf)
 
 def babbles(num_classes):
     for found in gc.get_objects():
@@ -135,6 +157,16 @@ def test_a_model_that_hangs_is_ended_and_named_before_the_first_cell(shop: Shop)
     with pytest.raises(CheckError, match="killed by SIGALRM") as death:
         check(shop.workers, preflight(shop.folder, f"{MODULE}:dies"))
     assert death.value.exit_code == InvalidValueError.exit_code
+
+
+@pytest.mark.parametrize("model", ["dies_in_its_forecast", "hangs_in_its_forecast"])
+def test_a_forecast_that_breaks_or_keeps_its_worker_is_done_without(shop: Shop, model: str) -> None:
+    name = f"{MODULE}:{model}"
+    question = Question(setting=Setting(architecture=name), batch_sizes=(2,))
+    asked = preflight(shop.folder, name, questions=(question,))
+    ready = check(shop.workers, asked, model_seconds=2.0)
+    assert name in ready.model_digests
+    assert ready.outlooks == ()
 
 
 def test_what_foreign_code_writes_to_the_parent_is_no_answer(shop: Shop) -> None:
