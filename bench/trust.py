@@ -57,7 +57,7 @@ EXTRAS = (4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60, 64, 80)
 NUM_CALIBRATION_PAIRS = 4
 # Three steps a window, also with one thread.
 CPU_BATCH_SIZE = 16
-NUM_BARE_PAIRS = 8
+NUM_BARE_PAIRS = 12
 MAX_BARE_DIFFERENCE = 0.03
 BARE_LOOPS = (
     ("simple_cnn", "fp32", 64),

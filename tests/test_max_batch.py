@@ -177,7 +177,8 @@ def test_a_cell_over_its_budget_is_out_of_memory_with_its_peak(digits: DatasetIn
         cell = tiny_cell(timing=TRY_TIMING, memory_budget_bytes=budget)
         record = execute(job(cell, digits), lambda _: None)
         assert record.status == status
-        assert peak(record) == pytest.approx(peak(free), rel=0.02)
+        # In one process the profiler may also see what earlier profiling freed late: workers' peaks agree.
+        assert peak(record) == pytest.approx(peak(free), rel=0.05)
         assert cell.hash != free.cell_hash
         assert record.row()["images_per_second"] is None or status == "completed"
 

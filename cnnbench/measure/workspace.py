@@ -3,8 +3,8 @@
 oneDNN convolves in layouts of its own: it copies what lies otherwise before, and the result back after.
 The copies come from PyTorch's allocator, so they are part of the peak. As
 `aten/src/ATen/native/mkldnn/Conv.cpp` does it: in NCHW images and weights are copied, in channels_last the
-weights alone. It was seen to copy so by torch's profiler, convolution by convolution. Its scratch pads,
-which depend on the processor and the number of threads, are left out.
+weights alone. It was seen to copy so by torch's profiler, convolution by convolution. Its other scratch
+pads, which depend on the processor and the number of threads, are left out.
 """
 
 from __future__ import annotations
@@ -46,17 +46,30 @@ def _convolution(args: Sequence[Any], out: torch.Tensor) -> int:
 
 
 def _convolution_backward(args: Sequence[Any], out: Sequence[torch.Tensor | None]) -> int:
-    """First the images' gradient is made, then the weights'; each copies what it needs."""
+    """First the images' gradient is made, then the weights'; each copies what it needs.
+
+    The weights' gradient is made in oneDNN's layout and copied back, in channels_last once more.
+    """
     gradient, images, weight = args[:3]
     plain, weight_gradient = (_bytes(one) for one in out[:2])
     if _is_channels_last(images, weight):
-        return max(0, _bytes(weight) - (0 if plain else weight_gradient))
-    copied = _copy(gradient)
-    first = 0
-    if out[0] is not None:
-        first = max(copied + _bytes(weight), plain) + _copy(out[0])
-    second = plain + copied + _copy_of_images(images, weight) + _bytes(weight)
-    return max(0, max(first, second) - plain - weight_gradient)
+        moments = [plain + _bytes(weight) if plain else 0, plain + 3 * weight_gradient]
+    else:
+        copied = _copy(gradient)
+        moments = [
+            max(copied + _bytes(weight), plain) + _copy(images) if plain else 0,
+            plain + copied + _copy_of_images(images, weight) + weight_gradient,
+            plain + 2 * weight_gradient,
+        ]
+    return max(0, max(moments) - plain - weight_gradient)
+
+
+def _max_pool_backward(args: Sequence[Any], out: torch.Tensor) -> int:
+    """In the layout of the incoming gradient; what lies otherwise is copied before, or back after."""
+    gradient, indices = args[0], args[-1]
+    layout = suggest_memory_format(gradient)
+    copied = [one for one in (indices, out) if not one.is_contiguous(memory_format=layout)]
+    return sum(one.nbytes for one in copied)
 
 
 def _copy_of_images(images: torch.Tensor, weight: torch.Tensor) -> int:
@@ -68,7 +81,11 @@ def _copy_of_images(images: torch.Tensor, weight: torch.Tensor) -> int:
 def _copy(tensor: torch.Tensor) -> int:
     """Return the bytes of a copy in oneDNN's layout, which fills up the last block of channels."""
     num_channels = tensor.shape[1]
-    return tensor.nbytes * (-num_channels // BLOCK_CHANNELS) * -BLOCK_CHANNELS // num_channels
+    return tensor.nbytes * _filled(num_channels) // num_channels
+
+
+def _filled(num_channels: int) -> int:
+    return -(-num_channels // BLOCK_CHANNELS) * BLOCK_CHANNELS
 
 
 def _is_channels_last(images: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -82,4 +99,5 @@ def _bytes(tensor: torch.Tensor | None) -> int:
 _RULES: dict[OpOverload, Callable[[Sequence[Any], Any], int]] = {
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
+    aten.max_pool2d_with_indices_backward.default: _max_pool_backward,
 }

@@ -47,7 +47,28 @@ def test_in_channels_last_only_weights_are_copied() -> None:
         frozen = workspace_of(
             aten.convolution_backward.default, (out, images, weight), (None, weight, None)
         )
-    assert (forward, backward, frozen) == (18 * KIB, 18 * KIB, 0)
+    assert (forward, backward, frozen) == (18 * KIB, 36 * KIB, 36 * KIB)
+
+
+def test_many_weights_over_few_pixels_are_copied_back_beside_their_gradient() -> None:
+    with FakeTensorMode():
+        images, out = (torch.empty((16, 256, 4, 4)) for _ in range(2))
+        weight = torch.empty((256, 256, 3, 3))
+        gradients = (images, weight, None)
+        backward = workspace_of(aten.convolution_backward.default, (out, images, weight), gradients)
+    assert backward == 2304 * KIB
+
+
+def test_a_pool_works_in_the_layout_of_the_incoming_gradient() -> None:
+    with FakeTensorMode():
+        shape, pooled = (16, 32, 16, 16), (16, 32, 8, 8)
+        plain, last = torch.empty(pooled), torch.empty(pooled, memory_format=torch.channels_last)
+        indices = torch.empty(pooled, dtype=torch.int64, memory_format=torch.channels_last)
+        out = torch.empty(shape, memory_format=torch.channels_last)
+        pool = aten.max_pool2d_with_indices_backward.default
+        foreign, own = (workspace_of(pool, (one, out, indices), out) for one in (plain, last))
+    # 256 KiB of indices, 512 of the result.
+    assert (foreign, own) == ((256 + 512) * KIB, 0)
 
 
 def test_other_operators_need_nothing() -> None:
