@@ -69,12 +69,14 @@ use_system_certificates() {
     done
 }
 
+# Compiles all modules once: where Python may not keep what it compiles (PYTHONDONTWRITEBYTECODE), every
+# process would spend seconds on it again.
 install() {
     PATH="$PWD/.venv/bin:$PATH"
     use_system_certificates
     quiet=--quiet
     [ -t 2 ] && quiet=
-    uv pip sync $quiet --python .venv/bin/python --require-hashes requirements.lock &&
+    uv pip sync $quiet --python .venv/bin/python --compile-bytecode --require-hashes requirements.lock &&
         uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 }
 
