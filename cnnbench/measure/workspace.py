@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 # nChw16c, the layout for AVX-512; processors without it block by 8, and fill up less.
 BLOCK_CHANNELS = 16
+MAX_DEPTHWISE_KERNEL = 3
 
 
 def workspace_of(func: OpOverload, args: Sequence[Any], out: Any) -> int:
@@ -54,6 +55,8 @@ def _convolution_backward(args: Sequence[Any], out: Sequence[torch.Tensor | None
     plain, weight_gradient = (_bytes(one) for one in out[:2])
     if _is_channels_last(images, weight):
         moments = [plain + _bytes(weight) if plain else 0, plain + 3 * weight_gradient]
+        if weight_gradient and _is_padded_depthwise(images, weight):
+            moments.append(plain + _padded_depthwise_work(weight))
     else:
         copied = _copy(gradient)
         moments = [
@@ -62,6 +65,23 @@ def _convolution_backward(args: Sequence[Any], out: Sequence[torch.Tensor | None
             plain + 2 * weight_gradient,
         ]
     return max(0, max(moments) - plain - weight_gradient)
+
+
+def _is_padded_depthwise(images: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Say whether oneDNN has no depthwise kernel: for kernels over 3x3, or larger than the images."""
+    is_depthwise = weight.shape[1] == 1 < weight.shape[0]
+    largest = max(weight.shape[-2:])
+    return is_depthwise and largest > min(MAX_DEPTHWISE_KERNEL, *images.shape[-2:])
+
+
+def _padded_depthwise_work(weight: torch.Tensor) -> int:
+    """Return the bytes of a gradient in which each channel fills up a block of inputs and of outputs.
+
+    16-bit ones are summed up in float32 beside it.
+    """
+    padded = weight.nbytes * BLOCK_CHANNELS**2
+    is_short = weight.itemsize < torch.float32.itemsize
+    return padded + (2 * padded if is_short else 2 * weight.nbytes)
 
 
 def _max_pool_backward(args: Sequence[Any], out: torch.Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -57,6 +58,24 @@ def test_many_weights_over_few_pixels_are_copied_back_beside_their_gradient() ->
         gradients = (images, weight, None)
         backward = workspace_of(aten.convolution_backward.default, (out, images, weight), gradients)
     assert backward == 2304 * KIB
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "factor"),
+    [(3, torch.float32, 2), (5, torch.float32, 257), (5, torch.bfloat16, 767)],
+)
+def test_a_depthwise_gradient_without_a_kernel_of_its_own_fills_up_blocks(
+    size: int, dtype: torch.dtype, factor: int
+) -> None:
+    with FakeTensorMode():
+        images, out = (
+            torch.empty((16, 64, 8, 8), dtype=dtype, memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        weight = torch.empty((64, 1, size, size), dtype=dtype)
+        gradients = (images, weight, None)
+        backward = workspace_of(aten.convolution_backward.default, (out, images, weight), gradients)
+    assert backward == factor * weight.nbytes
 
 
 def test_a_pool_works_in_the_layout_of_the_incoming_gradient() -> None:
