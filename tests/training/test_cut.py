@@ -22,7 +22,7 @@ def passed_on(parts: tuple[nn.Module, ...], images: torch.Tensor) -> torch.Tenso
 
 
 @pytest.mark.parametrize("num_parts", [2, 4])
-@pytest.mark.parametrize("name", [*TRAINED, "torchvision:densenet121", "torchvision:vgg11_bn"])
+@pytest.mark.parametrize("name", [*TRAINED, "torchvision:shufflenet_v2_x0_5"])
 def test_the_parts_compute_what_the_whole_does(name: str, num_parts: int) -> None:
     model = build(name).train()
     parts = cut(model, num_parts, EXAMPLE).parts
