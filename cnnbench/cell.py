@@ -25,7 +25,7 @@ CHECKPOINTINGS = ("none", "stage", "block", "activations")
 MEMORY_FORMATS = ("nchw", "channels_last")
 COMPILES = ("off", "graph", "default", "reduce-overhead", "max-autotune")
 LOADERS = ("device", "workers")
-PARALLELISMS = ("none", "data-N", "sharded-N")
+PARALLELISMS = ("none", "data-N", "sharded-N", "pipelined-N")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "plateau", "cosine", "one_cycle")
 FEATURES = ("every_step", "once")
@@ -292,7 +292,7 @@ def split_parallelism(text: str) -> tuple[str, int]:
     """
     if text == "none":
         return "none", 1
-    found = re.fullmatch(r"(data|sharded)-([2-9]|[1-9]\d{1,3})", str(text))
+    found = re.fullmatch(r"(data|sharded|pipelined)-([2-9]|[1-9]\d{1,3})", str(text))
     if found is None:
         msg = f"unknown parallelism {text!r}. There are: {', '.join(PARALLELISMS)} (N devices, from 2)."
         raise InvalidValueError(msg)

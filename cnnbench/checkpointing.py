@@ -173,7 +173,7 @@ def _watch(model: nn.Module, example: torch.Tensor) -> dict[nn.Module, _Call]:
     devices = [device] if device.type == "cuda" else []
     try:
         # Not inference mode: its tensors keep no version counters.
-        with torch.no_grad(), torch.random.fork_rng(devices), _throwaway_buffers((model,), {}):
+        with torch.no_grad(), torch.random.fork_rng(devices), throwaway_buffers((model,), {}):
             model(example)
     finally:
         for module, was_training in were_training.items():
@@ -344,7 +344,7 @@ def _recomputation(
     _recomputing_now.append(segment)
     try:
         handing_out = kept.handing_out() if kept else nullcontext()
-        with _throwaway_buffers(segment.modules, earlier), handing_out:
+        with throwaway_buffers(segment.modules, earlier), handing_out:
             yield
     finally:
         _recomputing_now.pop()
@@ -363,7 +363,7 @@ def _copies(modules: tuple[nn.Module, ...]) -> dict[tuple[nn.Module, str], torch
 
 
 @contextmanager
-def _throwaway_buffers(
+def throwaway_buffers(
     modules: tuple[nn.Module, ...], earlier: dict[tuple[nn.Module, str], torch.Tensor]
 ) -> Iterator[None]:
     """Let `modules` begin with the `earlier` buffers inside the context, and change nothing that lasts."""

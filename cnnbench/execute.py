@@ -209,7 +209,7 @@ def _follow(job: CellJob, team: Team) -> None:
     """Be another rank of the cell: take the steps that rank 0 takes."""
     bench = set_up(job.cell, job.dataset, team.device, team)
     step, _ = bench.training_step()
-    batches = bench.loader("train").forever(job.cell.seed + team.rank)
+    batches = bench.loader("train").forever(team.batch_seed(job.cell.seed))
     tally = Tally.on(team.device)
     team.obey(lambda: step(*next(batches), tally))
 
@@ -248,10 +248,10 @@ def _probe(bench: Bench, found: _Findings) -> None:
 
 def _make_step(bench: Bench, found: _Findings) -> TrainingStep:
     step, notes = bench.training_step()
-    parameters = list(step.model.parameters())
     found.notes.extend(notes)
-    found.values["num_parameters"] = sum(p.numel() for p in parameters)
-    found.values["num_trainable_parameters"] = sum(p.numel() for p in parameters if p.requires_grad)
+    num_parameters, num_trainable_parameters = step.count_parameters()
+    found.values["num_parameters"] = num_parameters
+    found.values["num_trainable_parameters"] = num_trainable_parameters
     return step
 
 

@@ -129,7 +129,7 @@ def profile_step(
     memory = instruments.meter.read(
         step, held=lambda: _held(training_step), data_bytes=bench.data.num_bytes
     )
-    loss_is_finite = math.isfinite(tally.read()[0])
+    loss_is_finite = training_step.has_finite_loss(tally)
     unknowns: dict[str, str] = {}
     kernels: tuple[str, ...] = ()
     with _optional("kernels", unknowns):

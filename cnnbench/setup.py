@@ -23,6 +23,7 @@ from cnnbench.precision import Precision, precision
 from cnnbench.training.features import once_unsupported
 from cnnbench.training.optimizer import make_optimizer
 from cnnbench.training.parallel import TeamStep
+from cnnbench.training.pipeline import PipelinedStep, own_part
 from cnnbench.training.step import GraphedStep, TrainingStep
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Bench:
             kind = partial(WorkerLoader, device=self.device, pids=self.pids)
         return kind(
             getattr(self.data, split),
-            batch_size=self.cell.batch_size // (self.team.size if self.team else 1),
+            batch_size=self.cell.batch_size // (self.team.num_shares if self.team else 1),
             augment=recipe.augmentation if split == "train" else "none",
             channels_last=self.cell.memory_format == "channels_last",
         )
@@ -89,19 +90,21 @@ class Bench:
             add_dropout(model, recipe.dropout)
         size = _known(recipe.image_size)
         example = torch.zeros(NUM_EXAMPLE_IMAGES, 3, size, size, device=self.device)
-        _, notes = apply_checkpointing(
-            model, cell.checkpointing, example.to(memory_format=memory_format)
-        )
+        example = example.to(memory_format=memory_format)
+        segments, notes = apply_checkpointing(model, cell.checkpointing, example)
         if cell.compile not in {"off", "graph"}:
             model.compile(mode=cell.compile)
         model.train()
-        if self.team:
-            model = self.team.distribute(model)
         graphed = cell.compile == "graph"
-        optimizer = make_optimizer(model, recipe, self.device, capturable=graphed)
         kind: Callable[..., TrainingStep] = GraphedStep if graphed else TrainingStep
-        if self.team:
+        if self.team and self.team.kind == "pipelined":
+            part = own_part(model, self.team, example, segments, batch_size=cell.batch_size)
+            model, notes = part.module, (*notes, part.note)
+            kind = partial(PipelinedStep, team=self.team, part=part)
+        elif self.team:
+            model = self.team.distribute(model)
             kind = partial(TeamStep, team=self.team)
+        optimizer = make_optimizer(model, recipe, self.device, capturable=graphed)
         step = kind(
             model,
             optimizer,

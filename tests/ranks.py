@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cnnbench.cell import Cell, Recipe
+from cnnbench.checkpointing import apply_checkpointing
 from cnnbench.data.datasets import prepare
 from cnnbench.execute import execute
 from cnnbench.job import CellJob
 from cnnbench.precision import precision
 from cnnbench.training.optimizer import make_optimizer
-from cnnbench.training.parallel import TeamStep, gather
+from cnnbench.training.parallel import STEP, TeamStep, gather
+from cnnbench.training.pipeline import PipelinedStep, own_part
 from cnnbench.training.step import Tally, TrainingStep
 from sample_jobs import BRIEF, UNTIMED
 from sample_models import batch, build
@@ -58,9 +60,17 @@ def trained(cell: Cell, team: Team | None) -> torch.nn.Module:
     """Train for some steps on this rank's part of batches that depend on their number alone."""
     model = build(cell.architecture, 16)
     options: dict[str, Any] = {"precision": precision("fp32"), "device": CPU}
+    start, stop = 0, BATCH_SIZE
     if team is None:
         step = TrainingStep(model, make_optimizer(model, RECIPE, CPU), **options)
-        start, stop = 0, BATCH_SIZE
+    elif team.kind == "pipelined":
+        example = torch.zeros(2, 3, 16, 16)
+        segments, _ = apply_checkpointing(model, cell.checkpointing, example)
+        model.train()
+        part = own_part(model, team, example, segments, batch_size=BATCH_SIZE)
+        model = part.module
+        optimizer = make_optimizer(model, RECIPE, CPU)
+        step = PipelinedStep(model, optimizer, part=part, team=team, **options)
     else:
         model = team.distribute(model)
         step = TeamStep(model, make_optimizer(model, RECIPE, CPU), team=team, **options)
@@ -103,6 +113,33 @@ def difference(parallelism: str) -> dict[str, Any]:
     }
 
 
+def pipelined(architecture: str, checkpointing: str = "none") -> dict[str, Any]:
+    """Return how far each rank's part is from the same weights of one alone, and its share of them."""
+    cell = a_cell("pipelined-2", architecture=architecture, checkpointing=checkpointing)
+    alone: dict[str, torch.Tensor] = {}
+    read, write = os.pipe()
+
+    def follow(team: Team) -> None:
+        theirs = compared(trained(cell, team))
+        os.write(write, json.dumps(theirs).encode())
+
+    def compared(part: torch.nn.Module) -> dict[str, Any]:
+        alone.update(alone or trained(cell, None).named_parameters())
+        ours = dict(part.named_parameters())
+        return {
+            "names": list(ours),
+            "difference": max(
+                float((weight - alone[name]).detach().abs().max()) for name, weight in ours.items()
+            ),
+        }
+
+    with gather(cell, CPU, follow) as team:
+        first = trained(cell, team)
+    os.close(write)
+    last = json.loads(os.read(read, 100_000))
+    return {"first": compared(first), "last": last, "whole": list(alone)}
+
+
 def executed(parallelism: str, **changes: Any) -> dict[str, Any]:
     """Return the record's row of a cell that is run as a worker runs it, with notes."""
     folder = Path(tempfile.gettempdir())
@@ -138,14 +175,20 @@ def failing() -> dict[str, Any]:
     return {}
 
 
-def abandoned() -> dict[str, Any]:
+def abandoned(parallelism: str, last_command: bytes) -> dict[str, Any]:
     """Kill rank 0 while another one waits for it, and return the process of that one."""
+    cell = a_cell(parallelism)
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with gather(a_cell("data-2"), CPU, lambda team: team.obey(lambda: None)) as team:
+
+        def follow(team: Team) -> None:
+            trained(cell, team)
+
+        with gather(cell, CPU, follow) as team:
             assert team is not None
-            team.barrier()
+            trained(cell, team)
+            team.tell(last_command)
             os.write(write, str(team.pids[0]).encode())
             os.kill(os.getpid(), signal.SIGKILL)
     os.close(write)
@@ -157,10 +200,33 @@ def abandoned() -> dict[str, Any]:
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "data": lambda: difference("data-2"),
     "sharded": lambda: difference("sharded-2"),
+    "pipelined": lambda: pipelined("simple_cnn(width=4,hidden=16)"),
+    "pipelined recomputed": lambda: pipelined(
+        "resnet(width=4,depth=1,normalization=none)", "block"
+    ),
     "executed data": lambda: executed("data-2", recipe=TRAINED),
     "executed sharded": lambda: executed(
         "sharded-2", architecture="resnet(width=4,depth=1)", checkpointing="block"
     ),
+    "executed pipelined": lambda: executed(
+        "pipelined-2", architecture="resnet(width=4,depth=1)", batch_size=64
+    ),
+    "executed bf16": lambda: executed(
+        "pipelined-2", architecture="resnet(width=4,depth=1)", batch_size=64, precision="bf16"
+    ),
+    "executed diverging": lambda: executed(
+        "pipelined-2", recipe=replace(RECIPE, learning_rate=1e30)
+    ),
+    "executed in stages": lambda: executed(
+        "pipelined-2",
+        architecture="mbconv_net(width=0.25,depth=0.5)",
+        checkpointing="stage",
+        memory_format="channels_last",
+    ),
+    "executed uneven": lambda: executed("pipelined-2", batch_size=12),
+    "executed overflowing": lambda: executed("pipelined-2", precision="fp16"),
+    "executed frozen": lambda: executed("pipelined-2", architecture="transfer_resnet50"),
+    "executed methods": lambda: executed("pipelined-2", checkpointing="stage"),
     "executed odd": lambda: executed("data-2", batch_size=7),
     "executed many": lambda: executed("data-999"),
     "executed compiled": lambda: executed("data-2", compile="default"),
@@ -169,7 +235,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "executed sgd": lambda: executed("sharded-2", recipe=replace(RECIPE, optimizer="sgd")),
     "executed scaled": lambda: executed("sharded-2", precision="fp16"),
     "failing": failing,
-    "abandoned": abandoned,
+    "abandoned": lambda: abandoned("data-2", b""),
+    "abandoned in a pipeline": lambda: abandoned("pipelined-2", STEP),
 }
 
 

@@ -69,7 +69,7 @@ AXES = options(
     _axis("memory_format", "nchw, channels_last"),
     _axis("compile", "off, graph, default, reduce-overhead, max-autotune"),
     _axis("loader", "device, workers"),
-    _axis("parallelism", "none, data-N, sharded-N: on N devices, profiled only"),
+    _axis("parallelism", "none, data-N, sharded-N, pipelined-N: on N devices, profiled only"),
     _axis("seed", "seeds of weights and data order", int),
 )
 

@@ -1,4 +1,4 @@
-"""One cell on several devices: ranks that train together, data-parallel or with sharded weights.
+"""One cell on several devices: ranks that train together, and share out data, weights or layers.
 
 This process is rank 0. It forks the others before anything runs that would start a thread, and tells
 each of them by a byte through a pipe what to do next, so that a window of timed steps is the same for
@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnbench.cell import split_parallelism
 from cnnbench.errors import UnsupportedError
 from cnnbench.measure.timing import Stopwatch
+from cnnbench.training.parallel_limits import unsupported_reason
 from cnnbench.training.step import TrainingStep
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Mate:
 class Team:
     """The ranks of a cell as one of them sees them; only rank 0 has `mates`.
 
-    `kind` is `data` (each rank has all weights and a part of the batch; gradients are averaged) or
-    `sharded` (each rank also keeps a part of the weights, gradients and optimizer state only).
+    `kind` is `data` (each rank has all weights and a part of the batch; gradients are averaged),
+    `sharded` (each rank also keeps a part of the weights, gradients and optimizer state only) or
+    `pipelined` (each rank has a part of the layers, and the whole batch passes through them all).
     """
 
     kind: str
@@ -70,6 +72,15 @@ class Team:
     def pids(self) -> tuple[int, ...]:
         """Return the processes of the other ranks."""
         return tuple(mate.pid for mate in self.mates)
+
+    @property
+    def num_shares(self) -> int:
+        """Return how many ranks a batch is dealt out to: those of a pipeline all see the whole of it."""
+        return 1 if self.kind == "pipelined" else self.size
+
+    def batch_seed(self, seed: int) -> int:
+        """Return the seed of this rank's batches, for the cell's `seed`."""
+        return seed if self.kind == "pipelined" else seed + self.rank
 
     def join(self, store: Path) -> None:
         """Meet the other ranks, each with its share of the processors.
@@ -92,7 +103,10 @@ class Team:
         )
 
     def distribute(self, model: nn.Module) -> nn.Module:
-        """Return `model` as one that trains together with those of the other ranks."""
+        """Return `model` as one that trains together with those of the other ranks.
+
+        That of a pipeline trains by its step instead (`pipeline.own_part`, `pipeline.PipelinedStep`).
+        """
         if self.kind == "data":
             ids = [self.device] if self.device.type == "cuda" else None
             return DistributedDataParallel(model, device_ids=ids)
@@ -191,46 +205,6 @@ def gather(
             raise
         finally:
             team.disband(kill=not is_whole)
-
-
-def unsupported_reason(cell: Cell, device: torch.device) -> str | None:
-    """Return why `cell` cannot run on several devices here, or `None` when it can."""
-    _, size = split_parallelism(cell.parallelism)
-    on_gpu = device.type == "cuda"
-    there = torch.cuda.device_count() if on_gpu else len(os.sched_getaffinity(0))
-    reason = None
-    if there < size:
-        reason = f"needs {size} {'GPUs' if on_gpu else 'processors'}, and this machine has {there}"
-    elif _has_computed():
-        reason = "forks this process, which must not have computed yet: not with isolation=inline"
-    reason = reason or _unsupported_setting(cell)
-    return f"parallelism={cell.parallelism} {reason}" if reason else None
-
-
-def _unsupported_setting(cell: Cell) -> str | None:
-    kind, size = split_parallelism(cell.parallelism)
-    if cell.batch_size % size:
-        return f"cannot share out a batch of {cell.batch_size} images evenly"
-    if cell.compile != "off":
-        return f"runs uncompiled only, not with compile={cell.compile}"
-    if cell.timing.max_windows == 0:
-        return "is profiled only, and this cell is not to be timed"
-    return _unsupported_sharding(cell) if kind == "sharded" else None
-
-
-def _unsupported_sharding(cell: Cell) -> str | None:
-    if cell.checkpointing == "stage":
-        return "gathers weights part by part, and checkpointing=stage recomputes across parts"
-    if cell.precision == "fp16":
-        return "does not go with fp16: each rank would scale its part of the gradients alone"
-    if cell.recipe.optimizer == "sgd":
-        return "goes with adam and adamw: PyTorch's fused SGD takes no sharded weights"
-    return None
-
-
-def _has_computed() -> bool:
-    """Say whether a fork of this process could hang: it has threads, or a CUDA context."""
-    return len(list(Path("/proc/self/task").iterdir())) > 1 or torch.cuda.is_initialized()
 
 
 class TeamStep(TrainingStep):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -90,6 +91,16 @@ class TrainingStep:
         self.num_attempts += 1
         with torch.compiler.set_stance("force_eager"):
             TrainingStep._compute(self, images, labels)
+
+    def count_parameters(self) -> tuple[int, int]:
+        """Return how many parameters the model has, and how many of them are trained."""
+        parameters = list(self.model.parameters())
+        trained = [p for p in parameters if p.requires_grad]
+        return sum(p.numel() for p in parameters), sum(p.numel() for p in trained)
+
+    def has_finite_loss(self, tally: Tally) -> bool:
+        """Say whether the losses in `tally` are finite numbers; waits for the device."""
+        return math.isfinite(tally.read()[0])
 
     def skipped_steps(self) -> int | None:
         """Return how many updates the gradient scaler left out; `None` without one. Reads back."""

@@ -16,6 +16,7 @@ from cnnbench.cell import split_parallelism
 from cnnbench.errors import InvalidValueError
 from cnnbench.execute import PROFILED_ONLY, RANK_0, SHARED_CPU, execute
 from cnnbench.measure.timing import Stopwatch
+from cnnbench.precision import BF16
 from cnnbench.training.parallel import TeamStopwatch, gather
 from processes import wait_until_ended
 from sample_jobs import job, tiny_cell
@@ -52,15 +53,56 @@ def test_two_ranks_learn_from_halves_of_a_batch_what_one_learns_from_the_whole(c
 
 
 @needs_two_processors
-@pytest.mark.parametrize("name", ["executed data", "executed sharded"])
+@pytest.mark.parametrize("name", ["pipelined", "pipelined recomputed"])
+def test_two_ranks_with_a_part_of_the_layers_each_learn_what_one_with_all_learns(
+    cases: Any, name: str
+) -> None:
+    first, last = cases[name]["first"], cases[name]["last"]
+    assert max(first["difference"], last["difference"]) < 1e-5
+    assert first["names"] + last["names"] == cases[name]["whole"]
+    assert min(len(first["names"]), len(last["names"])) > 0
+
+
+@needs_two_processors
+@pytest.mark.parametrize(
+    "name", ["executed data", "executed sharded", "executed pipelined", "executed in stages"]
+)
 def test_a_cell_on_two_ranks_is_profiled(cases: Any, name: str) -> None:
     row = cases[name]
     assert (row["status"], row["error"]) == ("completed", None)
-    assert row["images_per_second"] == pytest.approx(8 / (row["step_ms_median"] / 1e3))
+    assert row["images_per_second"] == pytest.approx(
+        row["batch_size"] / (row["step_ms_median"] / 1e3)
+    )
     assert row["peak_allocated_mib"] > 0
     assert row["num_parameters"] > 0
     assert row["mfu"] is None
     assert {RANK_0, SHARED_CPU} <= set(row["notes"])
+
+
+@needs_two_processors
+def test_a_pipelined_cell_counts_the_whole_model_and_says_how_it_was_cut(cases: Any) -> None:
+    row = cases["executed pipelined"]
+    assert row["num_parameters"] == cases["executed sharded"]["num_parameters"]
+    assert row["notes"][0] == (
+        "cut before stage3.0: the ranks have 58%, 42% of the forward pass's operations and 7%, 93% of the"
+        " weights; a batch passes as 8 micro-batches of 8 images, and batch normalization sees one of them"
+        " at a time"
+    )
+
+
+@needs_two_processors
+@pytest.mark.skipif(bool(BF16().unsupported_reason(torch.device("cpu"))), reason="no bfloat16")
+def test_each_rank_keeps_its_activations_in_the_cells_precision(cases: Any) -> None:
+    half, full = cases["executed bf16"], cases["executed pipelined"]
+    assert (half["status"], half["error"]) == ("completed", None)
+    assert half["peak_allocated_mib"] < 0.75 * full["peak_allocated_mib"]
+
+
+@needs_two_processors
+def test_a_rank_without_the_loss_still_knows_whether_it_diverged(cases: Any) -> None:
+    diverged = "the loss became infinite or not a number"
+    assert diverged in cases["executed diverging"]["validity_reasons"]
+    assert diverged not in (cases["executed pipelined"]["validity_reasons"] or "")
 
 
 @needs_two_processors
@@ -82,6 +124,10 @@ def test_a_cell_on_two_ranks_is_not_trained_and_says_so(cases: Any) -> None:
         ("executed stages", "checkpointing=stage recomputes across parts"),
         ("executed sgd", "goes with adam and adamw"),
         ("executed scaled", "does not go with fp16"),
+        ("executed uneven", "cannot cut a batch of 12 images into 8 equal micro-batches"),
+        ("executed overflowing", "does not go with fp16"),
+        ("executed frozen", "none passes a frozen trunk"),
+        ("executed methods", "cannot cut SimpleCNN between methods"),
     ],
 )
 def test_what_cannot_be_shared_out_is_unsupported_with_the_reason(
@@ -97,8 +143,9 @@ def test_another_ranks_error_is_told_in_its_own_words(cases: Any) -> None:
 
 
 @needs_two_processors
-def test_no_rank_outlives_the_first(cases: Any) -> None:
-    wait_until_ended([cases["abandoned"]["pid"]])
+@pytest.mark.parametrize("name", ["abandoned", "abandoned in a pipeline"])
+def test_no_rank_outlives_the_first(cases: Any, name: str) -> None:
+    wait_until_ended([cases[name]["pid"]])
 
 
 @needs_two_processors
@@ -131,15 +178,18 @@ def test_the_stopwatch_stops_after_the_last_rank_and_meets_it_once_a_window() ->
 
 @pytest.mark.parametrize(
     ("text", "parts"),
-    [("none", ("none", 1)), ("data-2", ("data", 2)), ("sharded-16", ("sharded", 16))],
+    [
+        ("none", ("none", 1)),
+        ("data-2", ("data", 2)),
+        ("sharded-16", ("sharded", 16)),
+        ("pipelined-4", ("pipelined", 4)),
+    ],
 )
 def test_a_parallelism_says_how_and_on_how_many(text: str, parts: tuple[str, int]) -> None:
     assert split_parallelism(text) == parts
 
 
-@pytest.mark.parametrize(
-    "text", ["", "data", "data-1", "data-0", "data-02", "pipelined-2", "data-2x"]
-)
+@pytest.mark.parametrize("text", ["", "data", "data-1", "data-0", "data-02", "piped-2", "data-2x"])
 def test_what_is_no_parallelism_is_answered_with_those_there_are(text: str) -> None:
-    with pytest.raises(InvalidValueError, match="There are: none, data-N, sharded-N"):
+    with pytest.raises(InvalidValueError, match="There are: none, data-N, sharded-N, pipelined-N"):
         tiny_cell(parallelism=text)
