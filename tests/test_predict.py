@@ -95,7 +95,7 @@ def test_the_forecast_is_the_profilers_peak(
     assert foreseen.total == pytest.approx(peak, rel=0.1)
 
 
-def test_in_channels_last_nothing_but_the_weights_is_copied(
+def test_in_channels_last_it_is_the_profilers_peak_too(
     workers: Launcher, digits: DatasetInfo
 ) -> None:
     architecture, layout = "resnet(width=16,depth=1)", {"memory_format": "channels_last"}
@@ -103,7 +103,6 @@ def test_in_channels_last_nothing_but_the_weights_is_copied(
     assert foreseen.total == pytest.approx(
         measured(workers, digits, architecture, 16, **layout), rel=0.1
     )
-    assert foreseen.total <= forecast(build(architecture), 16).total
 
 
 def test_a_frozen_trunk_has_no_gradients_and_keeps_no_activations(
