@@ -1,17 +1,13 @@
-"""The training step as anyone would write it by hand, timed by itself: what the harness is held against.
+"""The training step as anyone would write it by hand: what the harness is held against.
 
-`python -m bench.bare_loop ARCHITECTURE PRECISION BATCH_SIZE` times one window for each line that it reads,
-and prints the seconds of a step. Nothing of cnnbench is in it but the model, so that both train the same.
+Nothing of cnnbench is in it but the model, so that both train the same.
 """
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from typing import TYPE_CHECKING
 
-import click
 import torch
 from torch.nn import functional
 
@@ -24,18 +20,6 @@ NUM_IMAGES = 2048
 IMAGE_SIZE = 32
 WINDOW_SECONDS = 0.2
 NUM_WARMUP_STEPS = 10
-
-
-def main() -> None:
-    """Warm up, say so, and time a window for each line that comes."""
-    architecture, precision, batch_size = sys.argv[1:]
-    run = make_loop(architecture, precision, int(batch_size))
-    warm = run(NUM_WARMUP_STEPS) / NUM_WARMUP_STEPS
-    num_steps = math.ceil(WINDOW_SECONDS / warm)
-    run(num_steps)
-    click.echo(num_steps)
-    for _ in sys.stdin:
-        click.echo(run(num_steps))
 
 
 def make_loop(architecture: str, precision: str, batch_size: int) -> Callable[[int], float]:
@@ -86,7 +70,3 @@ def make_loop(architecture: str, precision: str, batch_size: int) -> Callable[[i
         return time.perf_counter() - begin
 
     return run
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ turns, window by window. Run by `make bench-harness ARGS="--only recommend"`.
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import click
 
 from bench import trust
 from bench.figures import Figure
+from bench.loop_launcher import LoopLauncher
 from cnnbench.analysis.paired import compare_pairs
 from cnnbench.analysis.recommend import recommend
 from cnnbench.analysis.settings import OBJECTIVES, memory_of
@@ -35,7 +37,7 @@ ARCHITECTURES = ("simple_cnn", "resnet(width=16,depth=1)")
 TIGHT = "resnet(width=16,depth=1)"
 
 
-class Snippets(trust.BareLoops):
+class Snippets(LoopLauncher):
     """Runs a cell's snippet in place of a worker."""
 
     def __init__(self, folder: Path) -> None:
@@ -46,8 +48,7 @@ class Snippets(trust.BareLoops):
         """Return what runs the cell's program, and times its steps."""
         path = self._folder / f"{cell.hash}.py"
         path.write_text(snippet(cell), encoding="utf-8")
-        python, *_ = super().command(cell)
-        return [python, "-m", "bench.snippet_loop", str(path)]
+        return [sys.executable, "-m", "bench.snippet_loop", str(path)]
 
 
 def promises(bench: trust.Bench, folder: Path) -> list[Figure]:

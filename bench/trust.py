@@ -11,14 +11,10 @@ Run by `make bench-harness ARGS="--only aa"`, `ab`, `aa-busy`, `ab-busy` or `bar
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
-import time
 from bisect import bisect_left
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -27,24 +23,23 @@ import click
 
 from bench.figures import Figure, count_figure
 from bench.neighbour import noisy_neighbour
-from cnnbench.analysis.paired import compare_pairs, compare_until_decided
-from cnnbench.cell import Cell, Recipe, Timing
-from cnnbench.job import Answer, CellJob, Preflight
-from cnnbench.measurement import Profile, Window
+from bench.side_by_side import by_turns
+from cnnbench.analysis.paired import compare_until_decided
+from cnnbench.cell import Cell, Timing
+from cnnbench.job import CellJob, Preflight
 from cnnbench.noise import CPU_CELL, CUDA_CELL
-from cnnbench.record import Record
-from cnnbench.stats import Comparison, median_interval
+from cnnbench.stats import Comparison, compare
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.plan import resolve
 from cnnbench.sweep.run import check
-from cnnbench.sweep.workers import Launcher, Outcome, worker_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cnnbench.job import Ready, Request
-    from cnnbench.sweep.workers import OnProgress, OnTurn
+    from cnnbench.job import Ready
+    from cnnbench.record import Record
+    from cnnbench.sweep.workers import Launcher
 
 NUM_COMPARISONS = 20
 MAX_PAIRS = 24
@@ -57,7 +52,7 @@ EXTRAS = (4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60, 64, 80)
 NUM_CALIBRATION_PAIRS = 4
 # Three steps a window, also with one thread.
 CPU_BATCH_SIZE = 16
-NUM_BARE_PAIRS = 12
+NUM_BARE_PROCESSES = 8
 MAX_BARE_DIFFERENCE = 0.03
 BARE_LOOPS = (
     ("simple_cnn", "fp32", 64),
@@ -257,29 +252,20 @@ def _count(found: Sequence[Comparison], *verdicts: str) -> int:
 
 
 def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int) -> Figure:
-    """Let the harness's cell and the loop take turns, and return the ratio of their rates."""
+    """Let the harness and the loop take turns, and return the ratio of their rates."""
     cell = Cell(
         architecture=architecture,
         precision=precision,
         batch_size=batch_size,
         memory_format="channels_last",
-        dataset=CPU_CELL.dataset,
-        recipe=Recipe(weights="none", augmentation="none"),
-        timing=replace(TIMING, limit_seconds=10.0),
     )
-    job = job_of(bench.ready, cell)
-    runs = interleaved(
-        (BareLoops(), bench.workers[0]),
-        (job, job),
-        bench.ready.environment,
-        num_pairs=NUM_BARE_PAIRS,
-    )
-    found = compare_pairs(list(runs), delta=bench.delta)
-    click.echo(f"  {cell.name} over a bare loop: {words_of(found)}", err=True)
+    found = compare(by_turns(cell, num_processes=NUM_BARE_PROCESSES), delta=bench.delta)
+    name = f"{architecture}-{precision}-b{batch_size}"
+    click.echo(f"  {name} over a bare loop: {words_of(found)}", err=True)
     ratio = found.ratio or 0.0
     return Figure(
         name="bare_loop_ratio",
-        workload=f"{cell.name}: the harness's images/s over a bare loop's",
+        workload=f"{name}: the harness's images/s over a bare loop's",
         device=bench.device,
         value=ratio,
         low=found.low or 0.0,
@@ -288,87 +274,3 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
         target=1 - MAX_BARE_DIFFERENCE,
         met=abs(ratio - 1) <= MAX_BARE_DIFFERENCE,
     )
-
-
-class BareLoops(Launcher):
-    """Runs `bench.bare_loop` in place of a worker, with the variables that a worker sees."""
-
-    def command(self, cell: Cell) -> list[str]:
-        """Return what prints the steps of a window, then the seconds of one for each line it reads."""
-        setting = (cell.architecture, cell.precision, str(cell.batch_size))
-        return [sys.executable, "-m", "bench.bare_loop", *setting]
-
-    def run(
-        self,
-        request: Request,
-        *,
-        on_progress: OnProgress,  # noqa: ARG002 (a bare loop tells nothing)
-        timeout_seconds: float | None,  # noqa: ARG002
-        on_turn: OnTurn = lambda: None,
-    ) -> Outcome:
-        """Time one window a turn, as many as the cell has, and return them as its record."""
-        if request.cell is None:
-            msg = "a bare loop runs cells only"
-            raise ValueError(msg)
-        started_at = time.time()
-        record = self._record(request.cell, started_at, on_turn)
-        return Outcome(
-            answer=Answer(record=record),
-            death=None,
-            timed_out=False,
-            started_at=started_at,
-            stderr_tail="",
-        )
-
-    def _record(self, job: CellJob, started_at: float, on_turn: OnTurn) -> Record:
-        cell = job.cell
-        with _process(self.command(cell)) as (lines, ask):
-            num_steps = int(next(lines))
-            windows = []
-            for _ in range(cell.timing.max_windows):
-                on_turn()
-                ask()
-                windows.append(Window(seconds=float(next(lines)), num_steps=num_steps))
-        low, high = median_interval([window.step_seconds for window in windows])
-        profile = Profile(
-            windows=tuple(windows),
-            low_step_seconds=low,
-            high_step_seconds=high,
-            stop_reason="max_windows",
-            num_warmup_steps=0,
-            setup_seconds=0.0,
-        )
-        return Record(
-            sweep_id=job.sweep_id,
-            cell=cell,
-            cell_hash=cell.hash,
-            environment_hash="",
-            status="completed",
-            device=job.device,
-            profile=profile,
-            started_at=started_at,
-        )
-
-
-@contextmanager
-def _process(command: list[str]) -> Iterator[tuple[Iterator[str], Callable[[], None]]]:
-    """Yield the lines of a bare loop's process, and what asks it for the next window."""
-    process = subprocess.Popen(
-        command,
-        env=worker_variables(os.environ),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        if process.stdin is None or process.stdout is None:
-            msg = "a pipe was asked for"
-            raise RuntimeError(msg)
-        stdin = process.stdin
-
-        def ask() -> None:
-            stdin.write("\n")
-            stdin.flush()
-
-        yield iter(process.stdout), ask
-        stdin.close()

@@ -4,7 +4,7 @@ Run by `make bench-peers`; writes results/local/peers.csv. Each comparison runs 
 take turns window by window, so that what disturbs the machine hits both. `--only` runs some of them and
 leaves the rows of the others as they are:
 
-    bare         the training step as anyone would write it by hand
+    bare         the training step as anyone would write it by hand, in the same process
     item         the same, with two `.item()` a step
     torchvision  a DataLoader with v2 transforms in worker processes: loading alone, and training
     timm         timm's models under its own benchmark procedure
@@ -27,10 +27,12 @@ import click
 
 from bench.figures import Figure, describe, read_figures, write_figures
 from bench.peers.opponents import GROUPS, described, opponents
+from bench.side_by_side import by_turns
 from bench.trust import job_of, words_of
 from cnnbench import noise
 from cnnbench.analysis.paired import compare_pairs
 from cnnbench.job import Preflight
+from cnnbench.stats import compare
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.run import check, look
 from cnnbench.sweep.workers import launcher
@@ -111,11 +113,14 @@ def _compare(
     one: Opponent, workers: Launcher, ready: Ready, *, num_pairs: int, delta: float
 ) -> Figure:
     """Let the other's loop and our cell take turns, and return the ratio of their rates."""
-    job = replace(job_of(ready, one.cell), workload=one.workload)
-    runs = interleaved(
-        (one.launcher(), workers), (job, job), ready.environment, num_pairs=num_pairs
-    )
-    found = compare_pairs(list(runs), delta=delta)
+    if one.loop == "bare":  # as near to us as can be: what two processes differ by would hide it
+        found = compare(by_turns(one.cell, num_processes=num_pairs), delta=delta)
+    else:
+        job = replace(job_of(ready, one.cell), workload=one.workload)
+        runs = interleaved(
+            (one.launcher(), workers), (job, job), ready.environment, num_pairs=num_pairs
+        )
+        found = compare_pairs(list(runs), delta=delta)
     click.echo(f"  {described(one)}: {words_of(found)}", err=True)
     if found.ratio is None or found.low is None or found.high is None:
         msg = f"{one.name} cannot be judged: {found.reason}"

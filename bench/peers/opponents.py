@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from bench.trust import BareLoops
+from bench.loop_launcher import LoopLauncher
 from cnnbench.cell import Cell, Recipe, Timing
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ class Opponent:
         """Return the package that it needs and that is not installed."""
         return self.needs if self.needs and find_spec(self.needs) is None else None
 
-    def launcher(self) -> BareLoops:
-        """Return what runs the other side."""
-        return BareLoops() if self.loop == "bare" else PeerLoops(self.loop)
+    def launcher(self) -> PeerLoops:
+        """Return what runs the other side in a process of its own."""
+        return PeerLoops(self.loop)
 
 
-class PeerLoops(BareLoops):
+class PeerLoops(LoopLauncher):
     """Runs one of the loops in place of a worker."""
 
     def __init__(self, loop: str) -> None:
