@@ -249,6 +249,7 @@ def _tracking_ms(folder: Path, ready: Ready, records: list[Record]) -> list[floa
     log = open_store(None, folder).sweep(
         "harness", profile="harness", environment=ready.environment, dataset=ready.dataset
     )
+    log.reconcile([])  # as every sweep begins
     seconds = []
     for seed, record in enumerate(records):
         cell = replace(record.cell, seed=seed)

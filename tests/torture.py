@@ -36,6 +36,7 @@ os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MLFLOW_DISABLE_
 # The imports below must find that.
 import mlflow
 import sqlalchemy
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 import cnnbench.execute as execute_module
 import cnnbench.worker as worker_module
@@ -180,14 +181,14 @@ def mid_transaction() -> None:
 
 
 def mid_report() -> None:
-    original = mlflow.MlflowClient.log_artifacts
+    original: Any = LocalArtifactRepository.log_artifacts
 
-    def log_artifacts(self: Any, run_id: str, folder: str, artifact_path: Any = None) -> None:
+    def log_artifacts(self: Any, folder: str, artifact_path: Any = None) -> None:
         if artifact_path == "report":
             kill_self()
-        original(self, run_id, folder, artifact_path)
+        original(self, folder, artifact_path)
 
-    put(mlflow.MlflowClient, "log_artifacts", log_artifacts)
+    put(LocalArtifactRepository, "log_artifacts", log_artifacts)
 
 
 def while_a_worker_starts() -> None:

@@ -48,7 +48,7 @@ def _create_sqlite(path: Path, artifacts: Path) -> None:
 
 def sql_store(uri: str, artifacts: Path) -> SqlAlchemyStore:
     """Return MLflow's store on the database `uri`; an empty one gets its tables."""
-    return SqlAlchemyStore(uri, str(artifacts))  # type: ignore[no-untyped-call]  # MLflow's
+    return SqlAlchemyStore(uri, str(artifacts))
 
 
 def _check_schema(uri: str) -> None:

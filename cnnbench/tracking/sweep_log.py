@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from cnnbench import clock, notes, views
 from cnnbench.cell import plain_text
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     import mlflow
     from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
     from cnnbench.environment import DatasetInfo, Environment
     from cnnbench.record import Record
@@ -49,6 +51,17 @@ class Reconciled:
     is_finished: bool = False
 
 
+@dataclass(kw_only=True)
+class _Seen:
+    """The cells that the store may have a run of; only once `is_complete` need no others be looked for."""
+
+    cell_hashes: set[str] = field(default_factory=set)
+    is_complete: bool = False
+
+    def may_have(self, cell_hash: str) -> bool:
+        return not self.is_complete or cell_hash in self.cell_hashes
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepLog:
     """Where the cells of one sweep are logged. Made by `Tracker.sweep`.
@@ -63,6 +76,7 @@ class SweepLog:
     dataset: DatasetInfo | None
     study: str | None
     artifacts_dir: Path | None = None
+    _seen: _Seen = field(default_factory=_Seen, init=False)
 
     def log(self, record: Record) -> str:
         """Write `record` as one run and return its id; a former run of the same cell is superseded.
@@ -71,10 +85,11 @@ class SweepLog:
             StoreError: the store refuses; whatever was written is superseded by the next attempt.
         """
         with refusals(self.tracker.uri):
-            # By the hash alone: in a store of many runs each condition more costs milliseconds.
-            for run in self._runs(f"tags.cell_hash = '{record.cell_hash}'"):
-                if run.data.tags.get("sweep_id") == self.sweep_id and is_to_supersede(run):
-                    self._supersede(run)
+            if self._seen.may_have(record.cell_hash):
+                # By the hash alone: in a store of many runs each condition more costs milliseconds.
+                for run in self._runs(f"tags.cell_hash = '{record.cell_hash}'"):
+                    if run.data.tags.get("sweep_id") == self.sweep_id and is_to_supersede(run):
+                        self._supersede(run)
             return self._write(record)
 
     def reconcile(self, records: Iterable[Record]) -> Reconciled:
@@ -93,6 +108,7 @@ class SweepLog:
         with refusals(self.tracker.uri):
             for run in self._sweep_runs():
                 cell_hash = run.data.tags.get("cell_hash", "")
+                self._seen.cell_hashes.add(cell_hash)
                 if run.data.tags.get("kind") == "sweep":
                     is_finished = tells_of(run, latest.values())
                 elif stands(run, latest.get(cell_hash)) and cell_hash not in kept:
@@ -100,6 +116,7 @@ class SweepLog:
                 elif is_to_supersede(run):
                     self._supersede(run)
                     superseded.append(str(run.info.run_id))
+            self._seen.is_complete = True
             superseded += self._close_orphans()
             missing = [record for cell_hash, record in latest.items() if cell_hash not in kept]
             for record in missing:
@@ -124,15 +141,17 @@ class SweepLog:
         started = min((record.started_at for record in records), default=clock.now())
         now = milliseconds(clock.now())
         with refusals(self.tracker.uri):
-            run_id = self._sweep_run(milliseconds(started))
+            run = self._sweep_run(milliseconds(started))
+            run_id = str(run.info.run_id)
             self._client.log_batch(
                 run_id,
                 metrics=[Metric(name, value, now, 0) for name, value in counts.items()],
                 synchronous=True,
             )
-            self._log_files(run_id, {})
+            artifacts = self._artifacts_of(run)
+            self._log_files(artifacts, {})
             if report_dir is not None:
-                self._client.log_artifacts(run_id, str(report_dir), artifact_path="report")
+                artifacts.log_artifacts(str(report_dir), artifact_path="report")
             self._client.set_tag(
                 run_id, notes.NOTE_TAG, notes.sweep_note(records, self.environment)
             )
@@ -188,15 +207,14 @@ class SweepLog:
         }
         return {name: value for name, value in tags.items() if value}
 
-    def _sweep_run(self, start_time: int) -> str:
+    def _sweep_run(self, start_time: int) -> Run:
         for run in self._runs(f"tags.sweep_id = '{self.sweep_id}' and tags.kind = 'sweep'"):
-            return str(run.info.run_id)
+            return run
         tags = {**self._shared_tags(), "kind": "sweep", "device": self.environment.device}
         tags |= owner_tags()
-        run = self._client.create_run(
+        return self._client.create_run(
             self.experiment_id, start_time=start_time, tags=tags, run_name=self.sweep_id
         )
-        return str(run.info.run_id)
 
     def _runs(self, condition: str) -> list[Run]:
         """Return the experiment's runs that meet `condition`."""
@@ -228,6 +246,7 @@ class SweepLog:
 
     def _write(self, record: Record) -> str:
         """Create the run, fill it and, last of all, end it: only then is it complete."""
+        self._seen.cell_hashes.add(record.cell_hash)
         run = self._client.create_run(
             self.experiment_id,
             start_time=milliseconds(record.started_at),
@@ -235,10 +254,10 @@ class SweepLog:
             run_name=record.cell.name,
         )
         run_id = str(run.info.run_id)
-        # First, for MLflow then reads the whole run back to learn where its artifacts are.
-        self._log_files(run_id, cell_files(record))
+        artifacts = self._artifacts_of(run)
+        self._log_files(artifacts, cell_files(record))
         for path in self._left_by(record):
-            self._client.log_artifact(run_id, str(path))
+            artifacts.log_artifact(str(path))
         row = record.row()
         self._client.log_batch(
             run_id,
@@ -271,7 +290,11 @@ class SweepLog:
                 if path.is_file() and path.resolve() == inside / path.name:
                     yield path
 
-    def _log_files(self, run_id: str, files: dict[str, bytes]) -> None:
+    def _artifacts_of(self, run: Run) -> ArtifactRepository:
+        """Return where the files of `run` go; the client would read the whole run back to learn it."""
+        return get_artifact_repository(run.info.artifact_uri, tracking_uri=self.tracker.uri)
+
+    def _log_files(self, artifacts: ArtifactRepository, files: dict[str, bytes]) -> None:
         """Write `files` and the environment as the run's artifacts, in one call."""
         with tempfile.TemporaryDirectory(prefix="cnnbench-") as folder:
             for name, content in {
@@ -279,4 +302,4 @@ class SweepLog:
                 "environment.json": json_bytes(self.environment),
             }.items():
                 (Path(folder) / name).write_bytes(content)
-            self._client.log_artifacts(run_id, folder)
+            artifacts.log_artifacts(folder)

@@ -59,8 +59,8 @@ def ui_version(uri: str, artifacts: Path | None) -> str:
     if artifacts is not None:
         return str(mlflow.__version__)
     try:
-        host = get_default_host_creds(uri)  # type: ignore[no-untyped-call]  # MLflow's
-        answer = http_request(host, "/version", "GET")  # type: ignore[no-untyped-call]  # too
+        host = get_default_host_creds(uri)
+        answer = http_request(host, "/version", "GET")
     except MlflowException:
         return ""
     return answer.text.strip() if answer.ok else ""
