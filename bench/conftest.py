@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.preflight import preflight
 from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.errors import UnsupportedError
-from cnnbench.job import CellJob, Preflight
+from cnnbench.job import CellJob
 from cnnbench.regress.machine import num_threads, this_machine
 from cnnbench.regress.results import KEY
 from cnnbench.regress.suite import load_suite, suite_path
@@ -135,17 +136,7 @@ def workers() -> Iterator[Launcher]:
 @pytest.fixture(scope="session")
 def ready(workers: Launcher, data_folder: Path) -> Ready:
     """Return what the preflight of the tiny cell found."""
-    folder = str(data_folder)
-    job = Preflight(
-        device="auto",
-        dataset=TINY_CELL.dataset,
-        data_dir=folder,
-        cache_dir=folder,
-        download=False,
-        image_size=None,
-        models=((TINY_CELL.architecture, "none"),),
-    )
-    return check(workers, job)
+    return check(workers, preflight(TINY_CELL.architecture, TINY_CELL.dataset, data_folder))
 
 
 @pytest.fixture(scope="session")

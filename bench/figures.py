@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from cnnbench.stats import Comparison
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -61,6 +63,30 @@ def figure(
         unit=unit,
         target=target,
         met=met,
+    )
+
+
+def ratio_figure(
+    name: str, workload: str, found: Comparison, *, device: str, at_least: float | None = None
+) -> Figure:
+    """Return how fast a candidate was over its baseline.
+
+    Raises:
+        RuntimeError: the two could not be compared, and why.
+    """
+    if found.ratio is None or found.low is None or found.high is None:
+        msg = f"{workload} cannot be judged: {found.reason}"
+        raise RuntimeError(msg)
+    return Figure(
+        name=name,
+        workload=workload,
+        device=device,
+        value=found.ratio,
+        low=found.low,
+        high=found.high,
+        unit="x",
+        target=at_least,
+        met=None if at_least is None else found.ratio >= at_least,
     )
 
 

@@ -35,9 +35,10 @@ import click
 
 from bench import busy, memory, recommend, recomputation, scale, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
+from bench.preflight import preflight
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
-from cnnbench.job import CellJob, Preflight, Request
+from cnnbench.job import CellJob, Request
 from cnnbench.sweep.run import check, look
 from cnnbench.sweep.workers import launcher
 from cnnbench.tracking import open_store
@@ -143,7 +144,7 @@ def _recommend(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
 def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
     """Return what everything around a cell costs, writing only into `folder`."""
     with launcher("forkserver") as workers:
-        ready = check(workers, _preflight(folder))
+        ready = check(workers, preflight(CELL.architecture, "digits", folder))
         device = ready.environment.device
         forked = [_run(workers, ready) for _ in range(NUM_REPEATS)]
     with launcher("spawn") as workers:
@@ -207,18 +208,6 @@ def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
             at_most=busy.MAX_TRACKING_MS,
         ),
     ]
-
-
-def _preflight(folder: Path) -> Preflight:
-    return Preflight(
-        device="auto",
-        dataset="digits",
-        data_dir=str(folder),
-        cache_dir=str(folder),
-        download=False,
-        image_size=None,
-        models=((CELL.architecture, "none"),),
-    )
 
 
 def _run(workers: Launcher, ready: Ready) -> Record:

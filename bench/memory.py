@@ -10,10 +10,11 @@ import itertools
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure
+from bench.preflight import preflight
 from cnnbench.architectures import ARCHITECTURES
 from cnnbench.cell import Cell, Recipe
 from cnnbench.forecast import questions
-from cnnbench.job import CellJob, ForecastJob, Preflight
+from cnnbench.job import CellJob, ForecastJob
 from cnnbench.max_batch import TRY_TIMING
 from cnnbench.record import MIB
 from cnnbench.sweep.foresight import foresee
@@ -38,7 +39,7 @@ MEMORY_FORMATS = ("nchw", "channels_last")
 def forecasts(folder: Path) -> list[Figure]:
     """Return how far each forecast is off, writing only into `folder`: some minutes."""
     with launcher("forkserver") as workers:
-        ready = check(workers, _preflight(folder))
+        ready = check(workers, preflight("simple_cnn(width=4)", "digits", folder))
         figures = []
         for architecture in ARCHITECTURES:
             cells = [resolve(cell, ready.dataset) for cell in _cells(architecture)]
@@ -109,16 +110,4 @@ def _figure(cell: Cell, forecast: int, measured: int, ready: Ready) -> Figure:
         unit="%",
         target=MAX_ERROR_PERCENT,
         met=abs(error) <= MAX_ERROR_PERCENT,
-    )
-
-
-def _preflight(folder: Path) -> Preflight:
-    return Preflight(
-        device="auto",
-        dataset="digits",
-        data_dir=str(folder),
-        cache_dir=str(folder),
-        download=False,
-        image_size=None,
-        models=(("simple_cnn(width=4)", "none"),),
     )

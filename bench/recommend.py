@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bench import trust
-from bench.figures import Figure
+from bench.figures import Figure, ratio_figure
 from bench.loop_launcher import LoopLauncher
 from cnnbench.analysis.paired import compare_pairs
 from cnnbench.analysis.recommend import recommend
@@ -106,15 +106,10 @@ def _promise(
     )
     kept = compare_pairs(list(pairs), delta=bench.delta)
     click.echo(f"  snippet of {cell.name}: {trust.words_of(kept)}", err=True)
-    ratio = kept.ratio or 0.0
-    return Figure(
-        name="snippet_ratio",
-        workload=f"{cell.name}: images/s of the recommendation's snippet over those promised",
+    return ratio_figure(
+        "snippet_ratio",
+        f"{cell.name}: images/s of the recommendation's snippet over those promised",
+        kept,
         device=bench.device,
-        value=ratio,
-        low=kept.low or 0.0,
-        high=kept.high or 0.0,
-        unit="x",
-        target=1 - MAX_SHORTFALL,
-        met=ratio >= 1 - MAX_SHORTFALL,
+        at_least=1 - MAX_SHORTFALL,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.figures import Figure, figure
+from bench.figures import Figure, figure, ratio_figure
 from bench.trust import TIMING, job_of, words_of
 from cnnbench.analysis.paired import compare_pairs
 from cnnbench.cell import CHECKPOINTINGS, Cell, Recipe
@@ -53,20 +53,14 @@ def _beside(bench: Bench, plain: Cell, ours: Cell) -> list[Figure]:
     runs = list(interleaved(bench.workers, jobs, bench.ready.environment, num_pairs=NUM_PAIRS))
     found = compare_pairs(runs, delta=bench.delta)
     click.echo(f"  {ours.name} over the plain step: {words_of(found)}", err=True)
-    if found.ratio is None or found.low is None or found.high is None:
-        msg = f"{ours.name} cannot be judged: {found.reason}"
-        raise RuntimeError(msg)
     peaks = [[_peak(record) for record in arm] for arm in zip(*runs, strict=True)]
     text = f"{ours.name} (plain: {_mib(peaks[0])}, so: {_mib(peaks[1])})"
     return [
-        Figure(
-            name="checkpointing_rate",
-            workload=f"{ours.name}: images/s over those of a plain step",
+        ratio_figure(
+            "checkpointing_rate",
+            f"{ours.name}: images/s over those of a plain step",
+            found,
             device=bench.device,
-            value=found.ratio,
-            low=found.low,
-            high=found.high,
-            unit="x",
         ),
         figure(
             "checkpointing_memory",

@@ -25,19 +25,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.figures import Figure, describe, read_figures, write_figures
+from bench.figures import describe, ratio_figure, read_figures, write_figures
 from bench.peers.opponents import GROUPS, described, opponents
+from bench.preflight import preflight
 from bench.side_by_side import by_turns
 from bench.trust import job_of, words_of
 from cnnbench import noise
 from cnnbench.analysis.paired import compare_pairs
-from cnnbench.job import Preflight
 from cnnbench.stats import compare
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.run import check, look
 from cnnbench.sweep.workers import launcher
 
 if TYPE_CHECKING:
+    from bench.figures import Figure
     from bench.peers.opponents import Opponent
     from cnnbench.job import Ready
     from cnnbench.sweep.workers import Launcher
@@ -60,7 +61,11 @@ def main() -> int:
             if one.missing():
                 click.echo(f"{one.name}: not measured, {one.missing()} is not installed", err=True)
                 continue
-            ready = check(workers, _preflight(one, folder))
+            cell = one.cell
+            asked = preflight(
+                cell.architecture, cell.dataset, folder, image_size=cell.recipe.image_size
+            )
+            ready = check(workers, asked)
             fresh = _compare(one, workers, ready, num_pairs=arguments.pairs, delta=delta)
             click.echo(describe(fresh))
             figures = [old for old in figures if old.name != fresh.name] + [fresh]
@@ -97,18 +102,6 @@ def _enough(text: str) -> int:
     return int(text)
 
 
-def _preflight(one: Opponent, folder: str) -> Preflight:
-    return Preflight(
-        device="auto",
-        dataset=one.cell.dataset,
-        data_dir=folder,
-        cache_dir=folder,
-        download=False,
-        image_size=one.cell.recipe.image_size,
-        models=((one.cell.architecture, "none"),),
-    )
-
-
 def _compare(
     one: Opponent, workers: Launcher, ready: Ready, *, num_pairs: int, delta: float
 ) -> Figure:
@@ -122,19 +115,8 @@ def _compare(
         )
         found = compare_pairs(list(runs), delta=delta)
     click.echo(f"  {described(one)}: {words_of(found)}", err=True)
-    if found.ratio is None or found.low is None or found.high is None:
-        msg = f"{one.name} cannot be judged: {found.reason}"
-        raise RuntimeError(msg)
-    return Figure(
-        name=one.name,
-        workload=described(one),
-        device=ready.environment.device,
-        value=found.ratio,
-        low=found.low,
-        high=found.high,
-        unit="x",
-        target=one.target,
-        met=None if one.target is None else found.ratio >= one.target,
+    return ratio_figure(
+        one.name, described(one), found, device=ready.environment.device, at_least=one.target
     )
 
 
