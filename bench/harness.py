@@ -9,6 +9,7 @@ the rows of the others as they are:
     memory   forecast peaks against measured ones, for every architecture (some minutes)
     recomputation  what each granularity of checkpointing saves and costs (some minutes)
     bare     images per second over those of a loop written by hand (some minutes)
+    speed    fed against not fed, bfloat16 against float32, and the roofline (ten minutes)
     aa, ab   comparisons of identical settings, and with one slowed by 5 % (a quarter of an hour each)
     recommend  images per second of a recommendation's snippet over those it promised (some minutes)
     aa-busy, ab-busy   the same beside a noisy neighbour (up to three times as long)
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench import busy, memory, recommend, recomputation, scale, trust
+from bench import busy, memory, recommend, recomputation, scale, speed, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from bench.preflight import preflight
 from cnnbench import noise
@@ -119,6 +120,11 @@ def _memory(folder: Path, _: argparse.Namespace) -> list[Figure]:
 def _bare(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
     with _trusting(folder, arguments) as bench:
         return trust.bare_loops(bench)
+
+
+def _speed(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
+    with _trusting(folder, arguments) as bench:
+        return speed.figures(bench)
 
 
 def _recomputation(folder: Path, arguments: argparse.Namespace) -> list[Figure]:
@@ -263,6 +269,7 @@ _PARTS: dict[str, Callable[[Path, argparse.Namespace], list[Figure]]] = {
     "memory": _memory,
     "recomputation": _recomputation,
     "bare": _bare,
+    "speed": _speed,
     "recommend": _recommend,
     "aa": partial(_identical, busy=False),
     "ab": partial(_slowed, busy=False),

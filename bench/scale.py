@@ -24,6 +24,7 @@ from rich.console import Console
 from bench.figures import Figure, figure
 from cnnbench.analysis.frame import write_tables
 from cnnbench.cell import Cell, grid, union
+from cnnbench.comparing import compare_sources
 from cnnbench.environment import DatasetInfo, Environment
 from cnnbench.job import Ready
 from cnnbench.report.tables import print_comparison
@@ -51,6 +52,7 @@ MAX_SECONDS = {
     "table": None,
     "shown": None,
     "report": 20.0,
+    "compare": None,
 }
 MAX_MEMORY_MIB = 1024.0
 WORKLOADS = {
@@ -60,6 +62,7 @@ WORKLOADS = {
     "table": "cells.csv and cells.parquet",
     "shown": "the comparison printed",
     "report": "tables, figures and the page",
+    "compare": "two such sweeps read and compared",
 }
 
 
@@ -116,6 +119,7 @@ def measure(number: int, folder: Path) -> dict[str, Any]:
     }
     seconds |= _with_records(number, folder, ready, recorded)
     seconds["report"] = _seconds(lambda: write_report(folder), 1)
+    seconds["compare"] = _seconds(lambda: compare_sources(str(folder), str(folder)), 1)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"device": ready.environment.device, "seconds": seconds, "peak_mib": peak_mib}
 

@@ -76,6 +76,7 @@ class Bench:
     baseline: CellJob
     delta: float
     busy: bool
+    folder: Path
 
     @property
     def device(self) -> str:
@@ -164,7 +165,14 @@ def prepare(
         architecture=f"bench.planted:SlowedResNet({shape})",
         timing=BUSY_TIMING if busy else TIMING,
     )
-    return Bench(workers=workers, ready=ready, baseline=job_of(ready, cell), delta=delta, busy=busy)
+    return Bench(
+        workers=workers,
+        ready=ready,
+        baseline=job_of(ready, cell),
+        delta=delta,
+        busy=busy,
+        folder=folder,
+    )
 
 
 def job_of(ready: Ready, cell: Cell) -> CellJob:

@@ -116,8 +116,8 @@ class CellJob:
     Files that the cell leaves (those of `extras`, a snapshot when memory runs out) go to `folder`;
     where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
     for its turn before each timed window and before whatever follows them. `workload` is what the windows
-    are filled with: `training`, `inference` or `loading`. `forecast_bytes` is the peak memory that was
-    forecast, for the record.
+    are filled with: `training`, `repeating`, `inference` or `loading`. `forecast_bytes` is the peak memory
+    that was forecast, for the record.
     """
 
     cell: Cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,8 +32,9 @@ def workload(
     """Return what one step of the workload `name` does; it does not wait for the device.
 
     Args:
-        name: `training` (batch, forward, backward, update), `inference` (batch, and forward in
-            evaluation mode without gradients) or `loading` (the batch alone).
+        name: `training` (batch, forward, backward, update), `repeating` (the same, always on the first
+            batch), `inference` (batch, and forward in evaluation mode without gradients) or `loading`
+            (the batch alone).
         step: the training step, whose model inference runs as well.
         next_batch: fetches and augments a batch.
         tally: takes what training reports.
@@ -47,6 +49,12 @@ def workload(
         images, labels = next_batch()
         step(images, labels, tally)
 
+    first = cache(next_batch)
+
+    def repeat() -> None:
+        images, labels = first()
+        step(images, labels, tally)
+
     def infer() -> None:
         images, _ = next_batch()
         with torch.inference_mode(), precision.autocast(device):
@@ -55,7 +63,8 @@ def workload(
     def load() -> None:
         next_batch()
 
-    chosen = lookup("workload", name, {"training": train, "inference": infer, "loading": load})
+    works = {"training": train, "repeating": repeat, "inference": infer, "loading": load}
+    chosen = lookup("workload", name, works)
     if chosen is infer:
         step.model.eval()
     return chosen

@@ -52,6 +52,25 @@ def test_only_training_changes_weights_and_statistics(
     assert counted(name, "bf16") == expected
 
 
+def test_repeating_trains_on_the_first_batch_for_ever() -> None:
+    model = build("resnet(width=4,depth=1)", 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = TrainingStep(model, optimizer, precision=precision("fp32"), device=CPU)
+    numbers = iter(range(3))
+    tally = Tally.on(CPU)
+    work = workload(
+        "repeating",
+        step,
+        lambda: batch(next(numbers), 4, 8),
+        tally,
+        precision=precision("fp32"),
+        device=CPU,
+    )
+    for _ in range(3):
+        work()
+    assert (next(numbers), tally.num_images) == (1, 12)
+
+
 def test_an_unknown_workload_is_refused_with_the_choices() -> None:
     with pytest.raises(UnknownNameError, match="inference"):
         counted("inferenec")
