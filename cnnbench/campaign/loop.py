@@ -198,18 +198,26 @@ class Campaign:
         while is_going_on:
             is_going_on = False
             for trial in trials:
-                cells = trial.next_cells()
-                if not cells:
-                    continue
-                self._observer.on_plan(_plan(trial, cells), cells)
-                for number in range(len(cells)):
-                    if time.monotonic() > self._deadline:
+                while cells := trial.next_cells():
+                    is_going_on = True
+                    self._observer.on_plan(_plan(trial, cells), cells)
+                    if self._run_cells(bench, trial, cells):
+                        break
+                    if self._is_late():
                         self._observer.on_warning("the budget is used up: the same call goes on")
                         return
-                    record = self._run_cell(bench, trial, cells[number:])
-                    if record.status not in LEARNT:  # its claims are lost: what else do they need?
-                        break
-                is_going_on = True
+
+    def _run_cells(self, bench: _Bench, trial: Trial, cells: Sequence[Cell]) -> bool:
+        """Run `cells`; return `False` where one was lost, and its claims with it: fewer may be needed."""
+        for number in range(len(cells)):
+            if self._is_late():
+                return False
+            if self._run_cell(bench, trial, cells[number:]).status not in LEARNT:
+                return False
+        return True
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
 
     def _run_cell(self, bench: _Bench, trial: Trial, cells: Sequence[Cell]) -> Record:
         """Run the first of `cells`; a timed one that was disturbed is measured once more."""
@@ -250,7 +258,7 @@ class Campaign:
     def _peaks(self, bench: _Bench, trials: Sequence[Trial]) -> Peaks | None:
         """Measure what the device can reach, where a cell is to be timed against it."""
         timed = [precision for trial in trials for precision in trial.timed_precisions()]
-        if not timed or time.monotonic() > self._deadline:
+        if not timed or self._is_late():
             return None
         self._observer.on_phase("measuring what the device can reach")
         job = PeaksJob(

@@ -219,6 +219,29 @@ def test_of_several_studies_the_one_that_cannot_run_is_not_measured(place: Path)
     assert "width" in both.verdicts[0].reason
 
 
+def test_a_study_that_loses_an_arm_goes_on_with_the_others_at_once(place: Path) -> None:
+    write_study(
+        place,
+        ('factor = "width"', 'factor = "precision"'),
+        ('name = "wide"\nwidth = 8', 'name = "tf32"\nprecision = "tf32"'),
+        (
+            '[[claim]]\nmetric = "num',
+            '[[variant]]\nname = "bf16"\nprecision = "bf16"\n\n[[claim]]\nmetric = "num',
+        ),
+        TRAINED,
+        name="precisions.toml",
+    )
+    observer = Noting()
+    run(
+        "precisions.toml", "wider.toml", observer=observer, results_dir=place / "lost", device="cpu"
+    )
+    names = [cell.name for cell in observer.cells]
+    last = max(number for number, name in enumerate(names) if "-bf16-" in name)
+    first = min(number for number, name in enumerate(names) if "width=8" in name)
+    assert sum("-tf32-" in name for name in names) == 1
+    assert last < first
+
+
 FAILING = """
 import torch
 
