@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -78,30 +79,33 @@ def overview_table(rows: Sequence[Mapping[str, Any]], *, linked: bool = True) ->
 
 
 def compact_table(rows: Sequence[Mapping[str, Any]], *, prefix: str = "") -> str:
-    """Return a Markdown table with a line a study: each claim's outcome and effect in a few words.
+    """Return a Markdown table with a line a study: what was decided in a few words, and how much is open.
 
     Args:
         rows: the columns of `verdicts.csv`.
         prefix: the folder of the studies' pages, as seen from where the table stands.
     """
-    lines = ["| study | confirmed | refuted | open or not measured |", "|---|---|---|---|"]
+    lines = ["| advice | confirmed | refuted | open | not measured |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(str(row["study"]) for row in rows):
         own = [row for row in rows if row["study"] == name]
         page = f"{prefix}/{name}.md" if prefix else f"{name}.md"
         columns = [
-            "<br>".join(_brief(row) for row in own if row["outcome"] in outcomes)
-            for outcomes in (("confirmed",), ("refuted",), ("inconclusive", "not_measured"))
+            "<br>".join(_brief(row) for row in own if row["outcome"] == outcome)
+            for outcome in ("confirmed", "refuted")
         ]
+        counts = Counter(row["outcome"] for row in own)
+        columns += [str(counts[outcome] or "") for outcome in ("inconclusive", "not_measured")]
         lines.append(f"| [{name}]({page}) | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 
 
 def _brief(row: Mapping[str, Any]) -> str:
-    """Return one verdict in a few words, its effect without the interval."""
-    said = f"{_cell(row['variant'])}: {_cell(row['claim'])}"
-    if row["effect"] in {None, ""}:
-        return f"{said} ({_cell(row['outcome']).replace('_', ' ')})"
-    return f"{said} ({number_text(float(row['effect']))} {row['unit']})"
+    """Return one verdict in a few words: what was claimed, without its size, and the effect there was."""
+    claim = _cell(row["claim"])
+    claimed = re.split(r" by at least | within ", claim)[0]
+    where = re.search("(, each at its fastest batch|, at equal memory)$", claim)
+    effect = f"{number_text(float(row['effect']))} {row['unit']}"
+    return f"{_cell(row['variant'])}: {claimed}{where[0] if where else ''} ({effect})"
 
 
 def overview_page(rows: Sequence[Mapping[str, Any]], *, command: str) -> str:
@@ -207,13 +211,13 @@ def claimed_text(one: Verdict) -> str:
 def number_text(value: float) -> str:
     """Return a number with three digits and no exponent.
 
-    >>> number_text(0.95238), number_text(1234.5), number_text(-0.00004)
-    ('0.952', '1,234', '-0.00')
+    >>> number_text(0.95238), number_text(1234.5), number_text(0.0037), number_text(-0.00004)
+    ('0.952', '1,234', '0.0037', '-0.00')
     """
     if abs(value) >= 10**DIGITS:
         return f"{value:,.0f}"
-    if abs(value) < 0.1:  # noqa: PLR2004 (two digits after the point tell no more)
-        return f"{value:.2f}"
+    if abs(value) < 0.1:  # noqa: PLR2004 (two digits after the point tell no more, unless they are 0)
+        return f"{value:.2f}" if round(value, 2) or not round(value, 4) else f"{value:.4f}"
     return f"{value:#.{DIGITS}g}".rstrip(".")
 
 
