@@ -116,7 +116,7 @@ def _variables(subject: str, _: Environment, __: Examination) -> Iterator[Findin
 
 def _load(subject: str, environment: Environment, _: Examination) -> Iterator[Finding]:
     """Watch the processors for two seconds while this process sleeps."""
-    before, names_before = machine.read_load(), machine.processor_seconds()
+    before, seconds_before = machine.read_load(), machine.processor_seconds()
     time.sleep(LOAD_SECONDS)
     share = machine.foreign_fraction(before, machine.read_load(), LOAD_SECONDS)
     if share is None:
@@ -127,17 +127,22 @@ def _load(subject: str, environment: Environment, _: Examination) -> Iterator[Fi
     if share <= MAX_FOREIGN_FRACTION:
         yield _ok(subject, text)
         return
-    busiest = _busiest(names_before, machine.processor_seconds())
+    busiest = _busiest(seconds_before, machine.processor_seconds())
     remedy = "stop them, or measure later"
     if environment.device_type == "cpu":
         remedy += ": windows are timed again while others are at work, up to a limit, then marked"
     yield Finding(subject=subject, status="warning", text=f"{text}{busiest}", remedy=remedy)
 
 
-def _busiest(before: dict[str, float], after: dict[str, float]) -> str:
-    used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
-    busy = sorted(used, key=lambda name: -used[name])[:NUM_NAMED_PROCESSES]
-    named = [name for name in busy if used[name] > MAX_FOREIGN_FRACTION * LOAD_SECONDS]
+def _busiest(before: dict[int, tuple[str, float]], after: dict[int, tuple[str, float]]) -> str:
+    # By number: the kernel's workers change their names with their work.
+    used = {pid: seconds - before.get(pid, ("", 0.0))[1] for pid, (_, seconds) in after.items()}
+    busy = sorted(used, key=lambda pid: -used[pid])[:NUM_NAMED_PROCESSES]
+    named = [
+        f"{after[pid][0]} ({pid})"
+        for pid in busy
+        if used[pid] > MAX_FOREIGN_FRACTION * LOAD_SECONDS
+    ]
     return f", most of all {', '.join(named)}" if named else ""
 
 

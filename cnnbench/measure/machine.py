@@ -60,8 +60,8 @@ def foreign_fraction(before: Load | None, after: Load | None, seconds: float) ->
     return max(0.0, others / (seconds * (os.cpu_count() or 1)))
 
 
-def processor_seconds() -> dict[str, float]:
-    """Return the processor time that every other process has used so far, by name and number."""
+def processor_seconds() -> dict[int, tuple[str, float]]:
+    """Return name and processor time, until now, of every other process, by its number."""
     used = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -72,7 +72,7 @@ def processor_seconds() -> dict[str, float]:
         name, fields = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :]
         if folder.name != str(os.getpid()):
             ticks = sum(int(field) for field in fields.split()[11:13])
-            used[f"{name} ({folder.name})"] = ticks / _TICKS_PER_SECOND
+            used[int(folder.name)] = (name, ticks / _TICKS_PER_SECOND)
     return used
 
 

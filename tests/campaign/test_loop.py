@@ -238,7 +238,8 @@ def test_a_study_that_loses_an_arm_goes_on_with_the_others_at_once(place: Path) 
     names = [cell.name for cell in observer.cells]
     last = max(number for number, name in enumerate(names) if "-bf16-" in name)
     first = min(number for number, name in enumerate(names) if "width=8" in name)
-    assert sum("-tf32-" in name for name in names) == 1
+    # Not at all seeds: it is lost for sure once the baseline's cell of the same seed is there.
+    assert 1 <= sum("-tf32-" in name for name in names) <= 2
     assert last < first
 
 

@@ -87,7 +87,7 @@ def test_the_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_numbers_keep_three_digits_and_no_exponent() -> None:
     assert [number_text(one) for one in (1.5, 0.95238, 12.345, 1234567, 0.004)] == [
-        *("1.50", "0.952", "12.3", "1,234,567", "0.00"),
+        *("1.50", "0.952", "12.3", "1,234,567", "0.0040"),
     ]
     assert effect_text(CONFIRMED.row()) == "1.50 x [1.40, 1.60]"
     assert effect_text(LOST.row()) == ""
