@@ -92,7 +92,7 @@ gpu-evidence: setup ## Do all that needs a GPU, in stages, into results/referenc
 
 .PHONY: lock
 lock: setup ## Choose anew the exact versions in requirements.lock (ARGS="--upgrade": the newest)
-	@.venv/bin/uv pip compile pyproject.toml --extra timm --extra pretrained --group dev --universal \
+	@.venv/bin/uv pip compile pyproject.toml --extra peers --extra pretrained --group dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --quiet \
 		--custom-compile-command 'make lock' --output-file requirements.lock $(ARGS)
 
