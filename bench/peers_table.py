@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from bench.figures import Figure
 
 MARKERS = ("<!-- peers: begin -->", "<!-- peers: end -->")
+# From here on a reader wants "3 times", not "by 200 %".
+WORTH_TIMES = 2
 
 
 def main() -> int:
@@ -80,10 +82,14 @@ def _row(one: Figure) -> str:
 def _ahead(one: Figure) -> str:
     """Name who is ahead where the whole interval says so."""
     if one.low > 1:
-        return f"cnnbench, by {one.value - 1:.1%}"
+        return f"cnnbench, {_times(one.value)}"
     if one.high < 1:
-        return f"the other, by {1 / one.value - 1:.1%}"
+        return f"the other, {_times(1 / one.value)}"
     return "neither"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= WORTH_TIMES else f"by {ratio - 1:.1%}"
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ MAX_BUSY_PAIRS = 6
 MIN_SAME_SHARE = 0.9
 PLANTED = 0.05
 # Channels of the planted convolution to choose from.
-EXTRAS = (4, 8, 16, 24, 32, 40, 44, 48, 52, 56, 60, 64, 80)
+EXTRAS = range(4, 82, 2)
 NUM_CALIBRATION_PAIRS = 4
 # Three steps a window, also with one thread.
 CPU_BATCH_SIZE = 16

@@ -71,12 +71,14 @@ def opponent() -> Opponent:
 def test_the_table_says_who_is_ahead_and_what_was_asked() -> None:
     behind = replace(AHEAD, value=0.8, low=0.7, high=0.9, target=None, met=None)
     missed = replace(AHEAD, value=1.0, low=0.9, high=1.1, met=False)
-    text = table([AHEAD, behind, missed])
+    far = replace(AHEAD, value=3.04, low=2.9, high=3.3)
+    text = table([AHEAD, behind, missed, far])
     assert text.startswith("On A device; above 1 cnnbench is ahead.")
-    first, second, third = text.strip().splitlines()[-3:]
+    first, second, third, fourth = text.strip().splitlines()[-4:]
     assert "| 1.200 | 1.100 to 1.300 | cnnbench, by 20.0% | ≥ 1.15, met |" in first
     assert "| the other, by 25.0% |  |" in second
     assert "| neither | ≥ 1.15, missed |" in third
+    assert "cnnbench, 3.0 times" in fourth
 
 
 def test_the_table_goes_between_its_markers(tmp_path: Path) -> None:
