@@ -246,7 +246,9 @@ def test_an_archive_with_another_checksum_is_refused(tiny: Tiny, request_: Reque
         prepare_published(tiny.published(tiny.archive), request_)
 
 
-@pytest.mark.parametrize("garbage", [b"no archive", gzip.compress(b"no archive" * 100, mtime=0), b""])
+@pytest.mark.parametrize(
+    "garbage", [b"no archive", gzip.compress(b"no archive" * 100, mtime=0), b""]
+)
 def test_an_archive_that_cannot_be_opened_is_named(
     tiny: Tiny, request_: Request, garbage: bytes
 ) -> None:
