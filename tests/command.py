@@ -107,3 +107,17 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
         for path in found
         if path.is_file()
     }
+
+
+def refusal(capfd: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """Return the one line with which a run is refused; nothing may be written."""
+    before = listing(folder)
+    assert run_here(*arguments, folder=folder) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    *progress, last = err.splitlines()
+    assert last.startswith("cnnbench: ")
+    assert all(line.endswith(" ...") for line in progress)
+    assert listing(folder) == before
+    return last

@@ -22,7 +22,7 @@ def has_cuda() -> bool:
 
 
 # A minute and more each. Begun last, one of them would keep a single processor busy at the end.
-LONG_FILES = ("test_torture.py", "test_gate.py", "test_cli.py")
+LONG_FILES = ("test_torture.py", "test_gate.py", "test_run_command.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,19 +15,20 @@ from bench.plants import (
     NORMALISATION,
     SUITES,
     TF32,
+    WAITING,
     Edit,
     Plant,
     append_row,
     apply,
+    convolving,
     judged,
     read_rows,
-    slower,
     table,
 )
 from cnnbench.regress.suite import load_suite
 
 ROOT = Path(__file__).parent.parent.parent
-PLANTS = (LEAK, LAYOUT, BF16, TF32, NORMALISATION, slower(48, 0.051))
+PLANTS = (LEAK, LAYOUT, BF16, TF32, NORMALISATION, WAITING, convolving(48, 0.051))
 KNOWN: dict[str, Any] = {"number": 1, "commit": "c", "device": "d", "seconds": 1.5}
 
 

@@ -57,7 +57,7 @@ AXES = """() => [...document.querySelectorAll('.parcoords')].map(
 LINE_WIDTHS = """() => [...document.querySelectorAll('.js-plotly-plot path.js-line')]
     .map(line => Math.round(line.getBBox().width))"""
 
-REFERENCE = Path(__file__).parent.parent / "results" / "reference" / "amd-epyc"
+REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "amd-epyc"
 RESNET = "resnet(width=16,depth=1)"
 
 pytestmark = needs_chromium
