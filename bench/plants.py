@@ -8,7 +8,9 @@ what stands there already for this commit: an interrupted run goes on. `--only` 
     busy        the same beside a noisy neighbour: at worst inconclusive
 
 The commit is cloned into a temporary folder, the plant edits the clone's files, and the clone's own
-`cnnbench regress --base HEAD` judges it, as it would in a review.
+`cnnbench regress --base HEAD` judges it, as it would in a review. The unchanged commit is judged by the
+machine's noise floor, measured with `cnnbench doctor --noise` before the first call (some minutes); an
+edited tree is another environment, for which none is known, and judged by 2 %.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import csv
 import json
 import os
 import re
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -31,6 +36,7 @@ import click
 
 from bench import trust
 from bench.neighbour import noisy_neighbour
+from cnnbench.noise import NAME
 from cnnbench.regress.machine import this_machine, threads_exported
 from cnnbench.regress.revision import checkout, state
 from cnnbench.stats import MIN_DELTA
@@ -39,7 +45,8 @@ from cnnbench.sweep.workers import Forkserver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cnnbench.regress.machine import Machine
+    from cnnbench.noise import NAME
+from cnnbench.regress.machine import Machine
 
 NUM_UNCHANGED = 20
 BUDGET = "15m"
@@ -66,10 +73,6 @@ architecture = "mbconv_net(width=0.25,depth=0.25)"
 precision = "bf16"
 batch_size = 64
 memory_format = "channels_last"
-[[loading]]
-dataset = "digits"
-architecture = "simple_cnn(width=4)"
-batch_size = 256
 [[accuracy]]
 dataset = "digits"
 architecture = "simple_cnn"
@@ -132,6 +135,7 @@ class Row:
     number: int
     commit: str
     device: str
+    delta: float
     expected: str
     verdict: str
     regressed: str
@@ -326,8 +330,11 @@ class _Bench:
             _clone(self.root, self.commit, tree)
             for edit in plant.edits if plant else ():
                 apply(edit, tree)
+            results = Path(folder) / "results"
+            if plant is None:
+                self._know_the_noise(tree, results)
             start = time.monotonic()
-            said = self._gate(tree, Path(folder), plant.tests if plant else "")
+            said = self._gate(tree, results, plant.tests if plant else "")
         row = judged(
             said,
             part=part,
@@ -340,26 +347,45 @@ class _Bench:
         click.echo(f"  {row.verdict} {row.regressed}{row.inconclusive}", err=True)
         append_row(row, self.arguments.output)
 
-    def _gate(self, tree: Path, folder: Path, tests: str) -> dict[str, Any]:
-        suite = folder / "suite.toml"
+    def _know_the_noise(self, tree: Path, results: Path) -> None:
+        """Put into `results` what identical settings differ by here, measured once for a commit."""
+        known = self.arguments.output.parent / f"plants-{self.commit[:12]}" / NAME
+        if not known.exists():
+            _cnnbench(tree, "doctor", "--noise", "--json", "--results-dir", str(known.parent))
+        results.mkdir(parents=True, exist_ok=True)
+        shutil.copy(known, results)
+
+    def _gate(self, tree: Path, results: Path, tests: str) -> dict[str, Any]:
+        suite = results.parent / "suite.toml"
         suite.write_text(SUITES[self.machine.device_type], encoding="utf-8")
-        command = [sys.executable, "-m", "cnnbench", "regress", "--base", "HEAD", "--json"]
-        command += ["--budget", self.arguments.budget, "--results-dir", str(folder / "results")]
+        options = ["--budget", self.arguments.budget, "--results-dir", str(results)]
         if not self.arguments.whole_suite:
-            command += ["--suite", str(suite), "--only", tests]
-        done = subprocess.run(
-            command,
-            cwd=tree,
-            env={**os.environ, "PYTHONPATH": str(tree)},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
+            options += ["--suite", str(suite), "--only", tests]
+        said: dict[str, Any] = json.loads(
+            _cnnbench(tree, "regress", "--base", "HEAD", "--json", *options)
         )
-        if done.returncode not in {0, 1, 3}:
-            msg = f"the gate ended with status {done.returncode}"
-            raise RuntimeError(msg)
-        said: dict[str, Any] = json.loads(done.stdout)
         return said
+
+
+def _cnnbench(tree: Path, *arguments: str) -> str:
+    """Call the command line of `tree` and return what it printed.
+
+    Raises:
+        RuntimeError: it could not do what it was asked for.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnbench", *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    # 1: a regression, or a problem that the doctor has found; 3: the gate could not tell.
+    if done.returncode not in {0, 1, 3}:
+        msg = f"cnnbench {arguments[0]} ended with status {done.returncode}"
+        raise RuntimeError(msg)
+    return done.stdout
 
 
 def _clone(root: Path, commit: str, tree: Path) -> None:
@@ -405,6 +431,7 @@ def judged(said: dict[str, Any], *, plant: Plant | None, **known: Any) -> Row:
     else:
         expected, right = "no regression", said["verdict"] in {"same", "improved"}
     return Row(
+        delta=said["delta"],
         plant=plant.name if plant else "",
         expected=expected,
         verdict=said["verdict"],
@@ -426,6 +453,7 @@ def read_rows(path: Path) -> list[Row]:
 def _row(values: dict[str, str]) -> Row:
     kinds: dict[str, Callable[[str], Any]] = {
         "number": int,
+        "delta": float,
         "seconds": float,
         "as_expected": lambda text: text == "True",
     }
@@ -445,17 +473,23 @@ def append_row(row: Row, path: Path) -> None:
 
 def table(rows: list[Row]) -> Iterator[str]:
     """Yield the rows as a table of Markdown: a line a plant, and the counts of the unchanged tree."""
-    yield "| what | expected | found | calls |"
-    yield "|---|---|---|---|"
+    yield "| what | expected | found | calls | seconds a call | δ |"
+    yield "|---|---|---|---|---|---|"
     for row in rows:
         if row.part == "plants":
-            yield f"| {row.plant} | {row.expected} | {row.regressed or row.verdict} | 1 |"
+            found = row.regressed or row.verdict
+            yield f"| {row.plant} | {row.expected} | {found} | {_costs([row])} |"
     for part, what in (("unchanged", "nothing"), ("busy", "nothing, beside a noisy neighbour")):
         own = [row for row in rows if row.part == part]
         if own:
-            verdicts = sorted({row.verdict for row in own})
-            counts = (f"{v} {sum(r.verdict == v for r in own)}" for v in verdicts)
-            yield f"| {what} | {own[0].expected} | {', '.join(counts)} | {len(own)} |"
+            counts = Counter(row.verdict for row in own)
+            found = ", ".join(f"`{verdict}` {number}" for verdict, number in counts.most_common())
+            yield f"| {what} | {own[0].expected} | {found} | {_costs(own)} |"
+
+
+def _costs(rows: list[Row]) -> str:
+    seconds = statistics.median(row.seconds for row in rows)
+    return f"{len(rows)} | {seconds:.0f} | {max(row.delta for row in rows):.1%}"
 
 
 if __name__ == "__main__":

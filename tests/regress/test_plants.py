@@ -34,7 +34,7 @@ KNOWN: dict[str, Any] = {"number": 1, "commit": "c", "device": "d", "seconds": 1
 
 def said(verdict: str, **by_measure: str) -> dict[str, Any]:
     findings = [{"measure": m.replace("_", " "), "verdict": v} for m, v in by_measure.items()]
-    return {"verdict": verdict, "findings": findings}
+    return {"verdict": verdict, "findings": findings, "delta": 0.02}
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.name)
@@ -103,5 +103,6 @@ def test_rows_read_back_and_become_a_table(tmp_path: Path) -> None:
         append_row(row, path)
     assert read_rows(path) == rows
     shown = list(table(rows))
-    assert "| a leak of 32 MiB | allocated memory or process memory | process memory | 1 |" in shown
-    assert "| nothing | no regression | same 2 | 2 |" in shown
+    leak = "| a leak of 32 MiB | allocated memory or process memory | process memory |"
+    assert f"{leak} 1 | 2 | 2.0% |" in shown
+    assert "| nothing | no regression | `same` 2 | 2 | 2 | 2.0% |" in shown
