@@ -45,8 +45,7 @@ from cnnbench.sweep.workers import Forkserver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cnnbench.noise import NAME
-from cnnbench.regress.machine import Machine
+    from cnnbench.regress.machine import Machine
 
 NUM_UNCHANGED = 20
 BUDGET = "15m"
