@@ -1,10 +1,14 @@
-"""The harness's window and a bare loop's by turns in one process, so that both have the luck of that process.
+"""A cell's step and another one by turns in one process, so that both have the luck of that process.
 
 Two processes with the same step differed by 4 % (standard deviation) on two shared processors, which twelve
-pairs of processes know to 2 % only. What the harness itself costs is the difference inside one process.
+pairs of processes know to 2 % only. What the harness itself costs, or its data, is the difference inside one
+process.
 
-`python -m bench.side_by_side ARCHITECTURE PRECISION BATCH_SIZE` prints a line for each pair of windows: the
-seconds of a step of the bare loop, and of the harness.
+`python -m bench.side_by_side CELL AGAINST`, the cell as JSON, prints a line for each pair of windows: the
+seconds of a step of the other, and of the cell. AGAINST says what the other is:
+
+    bare        the loop that anyone would write by hand
+    repeating   the cell's own step, always on one batch
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 import torch
 
-from bench.bare_loop import IMAGE_SIZE, NUM_WARMUP_STEPS, WINDOW_SECONDS, make_loop
-from cnnbench.cell import Cell, Recipe
+from bench.bare_loop import NUM_WARMUP_STEPS, WINDOW_SECONDS, make_loop
+from cnnbench.cell import Cell
 from cnnbench.data.datasets import prepare
 from cnnbench.measure.data_wait import timed_batches
 from cnnbench.measure.timing import stopwatch
@@ -37,16 +42,22 @@ if TYPE_CHECKING:
 
     from cnnbench.stats import Pair
 
+    # Runs so many steps and returns the seconds that they took.
+    Run = Callable[[int], float]
+
 NUM_WINDOWS = 12
-DATASET = f"synthetic(image_size={IMAGE_SIZE},num_classes=10)"
 
 
 def main() -> None:
     """Warm both up, and time their windows by turns, in an order that is drawn for each pair."""
-    architecture, precision, batch_size = sys.argv[1:]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    ours = _harness(architecture, precision, int(batch_size), device)
-    theirs = make_loop(architecture, precision, int(batch_size))
+    cell, against = msgspec.json.decode(sys.argv[1], type=Cell), sys.argv[2]
+    harness = _harness(cell)
+    ours = harness("training")
+    theirs = (
+        make_loop(cell.architecture, cell.precision, cell.batch_size)
+        if against == "bare"
+        else harness(against)
+    )
     theirs(NUM_WARMUP_STEPS)
     ours(NUM_WARMUP_STEPS)
     num_steps = math.ceil(WINDOW_SECONDS / (theirs(NUM_WARMUP_STEPS) / NUM_WARMUP_STEPS))
@@ -56,14 +67,14 @@ def main() -> None:
         click.echo(f"{seconds[theirs] / num_steps} {seconds[ours] / num_steps}")
 
 
-def by_turns(cell: Cell, *, num_processes: int) -> list[Pair]:
-    """Return the windows of the bare loop and of the harness, process by process.
+def by_turns(cell: Cell, *, num_processes: int, against: str = "bare") -> list[Pair]:
+    """Return the windows of the other step and of the cell's, process by process.
 
     Raises:
         subprocess.CalledProcessError: one of the processes failed.
     """
-    setting = (cell.architecture, cell.precision, str(cell.batch_size))
-    command = [sys.executable, "-m", "bench.side_by_side", *setting]
+    given = msgspec.json.encode(cell).decode()
+    command = [sys.executable, "-m", "bench.side_by_side", given, against]
     pairs: list[Pair] = []
     for _ in range(num_processes):
         ran = subprocess.run(
@@ -75,32 +86,23 @@ def by_turns(cell: Cell, *, num_processes: int) -> list[Pair]:
     return pairs
 
 
-def _harness(
-    architecture: str, precision: str, batch_size: int, device: torch.device
-) -> Callable[[int], float]:
-    """Return what runs so many steps as a window of a cell does, and gives the seconds."""
+def _harness(cell: Cell) -> Callable[[str], Run]:
+    """Return what gives, for a workload's name, what runs so many steps of it as a window of a cell does."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(tempfile.gettempdir())
-    data = prepare(DATASET, data_dir=folder, cache_dir=folder, download=False, image_size=None)
-    cell = Cell(
-        architecture=architecture,
-        precision=precision,
-        batch_size=batch_size,
-        memory_format="channels_last",
-        dataset=DATASET,
-        recipe=Recipe(weights="none", augmentation="none"),
-    )
+    data = prepare(cell.dataset, data_dir=folder, cache_dir=folder, download=False, image_size=None)
     bench = set_up(resolve(cell, data), data, device)
     training_step, _ = bench.training_step()
-    step = workload(
-        "training",
-        training_step,
-        timed_batches(bench.loader("train").forever(cell.seed), device).next,
-        Tally.on(device),
-        precision=bench.precision,
-        device=device,
-    )
-    clock = stopwatch(device)
-    return lambda num_steps: clock.run(step, num_steps)
+    next_batch = timed_batches(bench.loader("train").forever(cell.seed), device).next
+    tally, clock = Tally.on(device), stopwatch(device)
+
+    def runner(name: str) -> Run:
+        step = workload(
+            name, training_step, next_batch, tally, precision=bench.precision, device=device
+        )
+        return lambda num_steps: clock.run(step, num_steps)
+
+    return runner
 
 
 if __name__ == "__main__":

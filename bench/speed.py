@@ -1,7 +1,8 @@
 """How fast the step itself is: fed against not fed, bfloat16 against float32, and near the device's limit.
 
-Ratios are of pairs of processes that take turns; roofline fractions are of cells one after the other, with
-peaks measured just before. Run by `make bench-harness ARGS="--only speed"`.
+What feeding costs is measured window by window in one process, bfloat16 against float32 in pairs of
+processes that take turns; roofline fractions are of cells one after the other, with peaks measured just
+before. Run by `make bench-harness ARGS="--only speed"`.
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ import click
 
 from bench.figures import figure, ratio_figure
 from bench.preflight import preflight
+from bench.side_by_side import by_turns
 from bench.trust import TIMING, job_of, words_of
 from cnnbench.analysis.paired import compare_pairs
 from cnnbench.cell import Cell, Recipe
 from cnnbench.job import PeaksJob
+from cnnbench.stats import compare
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.run import check, find_peaks, run_job
 
 if TYPE_CHECKING:
     from bench.figures import Figure
     from bench.trust import Bench
-    from cnnbench.job import CellJob
     from cnnbench.record import Record
+    from cnnbench.stats import Comparison
 
 NUM_PAIRS = 8
 NUM_CELLS = 3
@@ -76,12 +79,13 @@ def figures(bench: Bench) -> list[Figure]:
 
 def _fed(bench: Bench, architecture: str, batch_size: int) -> Figure:
     """Compare training on fresh, augmented batches with training on one batch again and again."""
-    fed = job_of(bench.ready, _cell(architecture, "bf16", batch_size, augmentation="flip+crop"))
-    return _ratio(
+    cell = _cell(architecture, "bf16", batch_size, augmentation="flip+crop")
+    pairs = by_turns(cell, num_processes=NUM_PAIRS, against="repeating")
+    return _figure(
         bench,
-        (replace(fed, workload="repeating"), fed),
+        compare(pairs, delta=bench.delta),
         "fed_ratio",
-        f"{fed.cell.name}: images/s with fresh augmented batches over those with one batch for ever",
+        f"{cell.name}: images/s with fresh augmented batches over those with one batch for ever",
         at_least=MIN_FED,
     )
 
@@ -91,20 +95,21 @@ def _halved(bench: Bench, architecture: str, batch_size: int, at_least: float | 
         job_of(bench.ready, _cell(architecture, precision, batch_size))
         for precision in ("fp32", "bf16")
     )
-    workload = f"{halved.cell.name}: images/s over those in fp32"
-    return _ratio(bench, (plain, halved), "bf16_ratio", workload, at_least=at_least)
+    pairs = interleaved(
+        bench.workers, (plain, halved), bench.ready.environment, num_pairs=NUM_PAIRS
+    )
+    return _figure(
+        bench,
+        compare_pairs(list(pairs), delta=bench.delta),
+        "bf16_ratio",
+        f"{halved.cell.name}: images/s over those in fp32",
+        at_least=at_least,
+    )
 
 
-def _ratio(
-    bench: Bench,
-    jobs: tuple[CellJob, CellJob],
-    name: str,
-    workload: str,
-    *,
-    at_least: float | None,
+def _figure(
+    bench: Bench, found: Comparison, name: str, workload: str, *, at_least: float | None
 ) -> Figure:
-    pairs = interleaved(bench.workers, jobs, bench.ready.environment, num_pairs=NUM_PAIRS)
-    found = compare_pairs(list(pairs), delta=bench.delta)
     click.echo(f"  {workload}: {words_of(found)}", err=True)
     return ratio_figure(name, workload, found, device=bench.device, at_least=at_least)
 

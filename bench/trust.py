@@ -26,7 +26,7 @@ from bench.neighbour import noisy_neighbour
 from bench.preflight import preflight
 from bench.side_by_side import by_turns
 from cnnbench.analysis.paired import compare_until_decided
-from cnnbench.cell import Cell, Timing
+from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.job import CellJob
 from cnnbench.noise import CPU_CELL, CUDA_CELL
 from cnnbench.stats import Comparison, compare
@@ -257,6 +257,8 @@ def _bare_loop(bench: Bench, architecture: str, precision: str, batch_size: int)
         precision=precision,
         batch_size=batch_size,
         memory_format="channels_last",
+        dataset=CPU_CELL.dataset,
+        recipe=Recipe(weights="none", augmentation="none"),
     )
     found = compare(by_turns(cell, num_processes=NUM_BARE_PROCESSES), delta=bench.delta)
     name = f"{architecture}-{precision}-b{batch_size}"
