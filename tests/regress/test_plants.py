@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench.plants import (
+from bench.plant_rows import append_row, judged, read_rows, table
+from bench.planted_edits import (
     BF16,
     LAYOUT,
     LEAK,
@@ -18,12 +19,8 @@ from bench.plants import (
     WAITING,
     Edit,
     Plant,
-    append_row,
     apply,
     convolving,
-    judged,
-    read_rows,
-    table,
 )
 from cnnbench.regress.suite import load_suite
 
