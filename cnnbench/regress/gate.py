@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], None]
 
-MAX_RUNS = 24
+# The budget ends most sessions sooner; this keeps one of hours from being spent on a single test.
+MAX_RUNS = 100
 # As many as most comparisons by turns take; later ones are compared with these.
 NUM_ALONE = 8
 

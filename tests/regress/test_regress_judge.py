@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cnnbench.measurement import Window
-from cnnbench.regress.judge import MIN_RUNS, is_decided, judge
+from cnnbench.regress.judge import ENOUGH_RUNS, MIN_RUNS, is_decided, judge
 from sample_regress import (
     MIB,
     STEP_SECONDS,
@@ -188,6 +188,16 @@ def test_measuring_goes_on_until_the_least_number_of_pairs_then_until_decided() 
     assert is_decided(sample_test(number=enough), sample_test(number=enough), delta=DELTA)
     base, candidate = sample_test(number=enough), sample_test(number=enough, offset=FAR)
     assert not is_decided(base, candidate, delta=1e-6)
+
+
+def test_what_has_regressed_is_measured_no_longer_than_most_to_decide_the_rest() -> None:
+    more_memory: dict[str, Any] = {"peak_allocated_bytes": 2**30}
+    for number, is_over in ((ENOUGH_RUNS - 1, False), (ENOUGH_RUNS, True)):
+        base = sample_test(number=number)
+        same = sample_test(number=number, offset=FAR)
+        hungrier = sample_test(number=number, offset=FAR, **more_memory)
+        assert not is_decided(base, same, delta=1e-6)
+        assert is_decided(base, hungrier, delta=1e-6) is is_over
 
 
 def test_another_precision_needs_no_second_pair_and_a_lost_cell_one_more() -> None:
