@@ -137,7 +137,7 @@ def test_two_sweeps_and_a_ui_session_at_once_lose_nothing(team: Team, tmp_path: 
         )
         page.set_default_timeout(PATIENCE_MS)
         page.goto(address)
-        page.get_by_role("heading", name="Runs").wait_for()
+        page.get_by_role("heading", name="Runs", exact=True).wait_for()
         log_at_once(team.mlflow, tmp_path)
         page.reload()
         page.get_by_text(f"{len(SWEEPS) * CELLS_A_SWEEP} matching runs").wait_for()

@@ -151,7 +151,7 @@ def test_the_page_opens_as_model_training_and_names_every_run(
     for record in shown.records:
         page.get_by_role("link", name=record.cell.name, exact=True).wait_for()
     page.get_by_role("link", name=shown.records[0].sweep_id, exact=True).wait_for()
-    page.get_by_role("heading", name="Runs").wait_for()
+    page.get_by_role("heading", name="Runs", exact=True).wait_for()
     assert page.get_by_role("link", name="Models", exact=True).is_visible()
     # What the page for language models has beside the runs.
     assert page.get_by_role("link", name="Judges", exact=True).count() == 0
