@@ -47,11 +47,12 @@ NUM_PAIRS = 8
 
 
 def main() -> int:
-    """Run what was asked for and write the table."""
+    """Run what was asked for and write the table; return 1 where something could not be compared."""
     arguments = _arguments()
     # One processor is left to the rest of the machine, unless the user has said how many threads to take.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
     figures = read_figures(arguments.output)
+    status = 0
     with launcher("forkserver") as workers, tempfile.TemporaryDirectory() as folder:
         environment = look(workers, "auto")
         delta = noise.delta(arguments.results_dir, environment)
@@ -66,11 +67,16 @@ def main() -> int:
                 cell.architecture, cell.dataset, folder, image_size=cell.recipe.image_size
             )
             ready = check(workers, asked)
-            fresh = _compare(one, workers, ready, num_pairs=arguments.pairs, delta=delta)
+            try:
+                fresh = _compare(one, workers, ready, num_pairs=arguments.pairs, delta=delta)
+            except RuntimeError as error:  # the others can be measured all the same
+                click.echo(f"{one.name}: not measured: {error}", err=True)
+                status = 1
+                continue
             click.echo(describe(fresh))
             figures = [old for old in figures if old.name != fresh.name] + [fresh]
             write_figures(figures, arguments.output)
-    return 0
+    return status
 
 
 def _arguments() -> argparse.Namespace:
