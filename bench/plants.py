@@ -115,10 +115,10 @@ class _Bench:
             for plant in self._plants():
                 self._call(part, plant, 1)
             return
-        around = noisy_neighbour() if part == "busy" else nullcontext()
-        with around:
+        noise = self._noise()  # of a quiet machine, so before the neighbour comes
+        with noisy_neighbour() if part == "busy" else nullcontext():
             for number in range(1, self.arguments.number + 1):
-                self._call(part, None, number)
+                self._call(part, None, number, noise)
 
     def _plants(self) -> Iterator[Plant]:
         cuda = self.machine.device_type == "cuda"
@@ -135,7 +135,7 @@ class _Bench:
         rows = read_rows(self.arguments.output)
         return [row for row in rows if row.part == part and row.commit == self.commit]
 
-    def _call(self, part: str, plant: Plant | None, number: int) -> None:
+    def _call(self, part: str, plant: Plant | None, number: int, noise: Path | None = None) -> None:
         name = plant.name if plant else ""
         if any((row.plant, row.number) == (name, number) for row in self._done(part)):
             return
@@ -146,8 +146,9 @@ class _Bench:
             for edit in plant.edits if plant else ():
                 apply(edit, tree)
             results = Path(folder) / "results"
-            if plant is None:
-                self._know_the_noise(tree, results)
+            results.mkdir()
+            if noise:
+                shutil.copy(noise, results)
             start = time.monotonic()
             said = self._gate(tree, results, plant.tests if plant else "")
         row = judged(
@@ -162,13 +163,15 @@ class _Bench:
         click.echo(f"  {row.verdict} {row.regressed}{row.inconclusive}", err=True)
         append_row(row, self.arguments.output)
 
-    def _know_the_noise(self, tree: Path, results: Path) -> None:
-        """Put into `results` what identical settings differ by here, measured once for a commit."""
-        known = self.arguments.output.parent / f"plants-{self.commit[:12]}" / NAME
+    def _noise(self) -> Path:
+        """Return the file that says what identical settings differ by here, measured once for a commit."""
+        known: Path = self.arguments.output.parent.absolute() / f"plants-{self.commit[:12]}" / NAME
         if not known.exists():
-            _cnnbench(tree, "doctor", "--noise", "--json", "--results-dir", str(known.parent))
-        results.mkdir(parents=True, exist_ok=True)
-        shutil.copy(known, results)
+            with tempfile.TemporaryDirectory(prefix="cnnbench-plant-") as folder:
+                tree = Path(folder) / "tree"
+                _clone(self.root, self.commit, tree)
+                _cnnbench(tree, "doctor", "--noise", "--json", "--results-dir", str(known.parent))
+        return known
 
     def _gate(self, tree: Path, results: Path, tests: str) -> dict[str, Any]:
         suite = results.parent / "suite.toml"
