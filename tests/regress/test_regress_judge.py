@@ -100,6 +100,17 @@ def test_a_large_peak_may_move_by_a_percent_of_it() -> None:
     assert verdict(base, sample_test(peak_allocated_bytes=8090 * MIB)) == "regressed"
 
 
+@pytest.mark.parametrize(
+    ("number", "verdict"), [(1, "inconclusive"), (4, "inconclusive"), (5, "regressed")]
+)
+def test_few_processes_condemn_nobody_for_what_the_system_says_they_hold(
+    number: int, verdict: str
+) -> None:
+    held: dict[str, Any] = {"process_bytes": 2**33}
+    findings = found(sample_test(number=number), sample_test(number=number, **held))
+    assert findings["process memory"].verdict == verdict
+
+
 def test_memory_that_overlaps_from_process_to_process_is_inconclusive() -> None:
     base = sample_test()
     high = replace(base.runs[0], process_bytes=400 * MIB)
