@@ -50,7 +50,11 @@ def _cell(architecture: str, batch_size: int) -> Cell:
 
 def _beside(bench: Bench, plain: Cell, ours: Cell) -> list[Figure]:
     jobs = (job_of(bench.ready, plain), job_of(bench.ready, ours))
-    runs = list(interleaved(bench.workers, jobs, bench.ready.environment, num_pairs=NUM_PAIRS))
+    runs = list(
+        interleaved(
+            bench.workers, jobs, bench.ready.environment, num_pairs=NUM_PAIRS, interchangeable=True
+        )
+    )
     found = compare_pairs(runs, delta=bench.delta)
     click.echo(f"  {ours.name} over the plain step: {words_of(found)}", err=True)
     peaks = [[_peak(record) for record in arm] for arm in zip(*runs, strict=True)]

@@ -96,7 +96,11 @@ def _halved(bench: Bench, architecture: str, batch_size: int, at_least: float | 
         for precision in ("fp32", "bf16")
     )
     pairs = interleaved(
-        bench.workers, (plain, halved), bench.ready.environment, num_pairs=NUM_PAIRS
+        bench.workers,
+        (plain, halved),
+        bench.ready.environment,
+        num_pairs=NUM_PAIRS,
+        interchangeable=True,
     )
     return _figure(
         bench,

@@ -221,6 +221,7 @@ def _pairs(
         (bench.baseline, candidate),
         bench.ready.environment,
         num_pairs=number,
+        interchangeable=True,
         seed=seed,
     )
 

@@ -94,7 +94,9 @@ def measure_noise(
     baseline, _ = workers
     job = _job(baseline, environment, device, folder)
     pairs: list[tuple[Record, Record]] = []
-    for pair in interleaved(workers, (job, job), environment, num_pairs=MAX_PAIRS):
+    for pair in interleaved(
+        workers, (job, job), environment, num_pairs=MAX_PAIRS, interchangeable=True
+    ):
         for record in pair:
             if record.status != "completed":
                 msg = f"{record.cell.name} {record.status.replace('_', ' ')}: {record.error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from cnnbench.regress.arms import seeded
 from cnnbench.regress.judge import MIN_RUNS, is_decided
 from cnnbench.regress.results import Measured, Run
 from cnnbench.regress.suite import ACCURACY
-from cnnbench.sweep.interleave import interleaved
+from cnnbench.sweep.interleave import renew, take_turns
 from cnnbench.sweep.run import run_job
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def measure_by_turns(
     """Let base and candidate take turns at every test, round after round, until all are decided.
 
     A round gives each test that is still open one more pair of fresh processes: so the pairs of a test
-    are spread over the whole session, and what is inconclusive is measured again.
+    are spread over the whole session, and what is inconclusive is measured again. The fork servers are
+    new in each round, as their workers share what memory they have got, and with it how fast they are.
 
     Args:
         sides: base and candidate.
@@ -87,6 +89,10 @@ def measure_by_turns(
     undecided = list(subjects)
     clock = Clock(seconds=budget_seconds)  # workers, data and models are ready
     for number in range(MAX_RUNS):
+        if number and not clock.is_over and any(s.kind != ACCURACY for s in undecided):
+            renew(side.workers for side in sides)
+        if number and (clock.is_over or not undecided):
+            break
         for subject in undecided:
             race = races[subject.name]
             if clock.is_over and race.num_runs:
@@ -97,8 +103,6 @@ def measure_by_turns(
         say(
             f"round {number + 1}: {len(subjects) - len(undecided)} of {len(subjects)} tests decided"
         )
-        if not undecided or clock.is_over:
-            break
     return list(races.values())
 
 
@@ -118,6 +122,8 @@ def measure_alone(
     wanted = {s.name: max(MIN_RUNS, number.get(s.name, NUM_ALONE)) for s in subjects}
     num_rounds = max(wanted.values(), default=0)
     for done in range(num_rounds):
+        if done:
+            renew([side.workers])
         for subject in subjects:
             if done < wanted[subject.name]:
                 job = _seeded(subject, jobs[subject.name], done)
@@ -133,14 +139,10 @@ def _pair(
 ) -> tuple[Run, Run]:
     base, candidate = sides
     ours, theirs = (_seeded(subject, job, number) for job in jobs)
-    runs = interleaved(
-        (base.workers, candidate.workers),
-        (ours, theirs),
-        candidate.environment,
-        num_pairs=1,
-        seed=int(digest([subject.name, number]), 16),
+    order = random.Random(digest([subject.name, number]))  # noqa: S311 (an order, no secret)
+    before, after = take_turns(
+        (base.workers, candidate.workers), (ours, theirs), candidate.environment, order
     )
-    before, after = next(iter(runs))
     return Run.of(before), Run.of(after)
 
 

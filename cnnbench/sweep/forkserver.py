@@ -53,6 +53,11 @@ class Forkserver(Isolated):
         self._worker_pid: int | None = None
         self._server_end = ""
 
+    def renew(self) -> None:
+        """Replace the server: workers share its pages, and so the luck of where these lie in caches."""
+        self.close()
+        self._start_server()
+
     def wait_until_ready(self) -> None:
         """Wait until the server has imported everything.
 
@@ -67,8 +72,7 @@ class Forkserver(Isolated):
     def _start(self, connection: socket.socket, stderr: IO[bytes]) -> None:
         self._take_messages()  # of a server that died since the last request
         if self._server_end:
-            self.close()
-            self._start_server()
+            self.renew()
         self.wait_until_ready()
         self._number += 1
         self._ended = None

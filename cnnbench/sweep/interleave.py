@@ -16,7 +16,7 @@ from cnnbench.errors import WorkerError
 from cnnbench.sweep.run import run_job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cnnbench.environment import Environment
     from cnnbench.job import CellJob
@@ -30,11 +30,15 @@ def interleaved(
     environment: Environment,
     *,
     num_pairs: int,
+    interchangeable: bool = False,
     seed: int = 0,
 ) -> Iterator[tuple[Record, Record]]:
     """Yield the records of baseline and candidate, pair by pair, each run in a process of its own.
 
     The windows of the two records were timed by turns: those at one position right after each other.
+
+    All workers of one fork server share its pages, and run up to a percent faster or slower than those of
+    another. That must not pass for a difference of what they run, so it changes from pair to pair.
 
     Args:
         launchers: start the processes of the baseline and of the candidate; two different ones, for
@@ -42,28 +46,50 @@ def interleaved(
         jobs: the baseline and the candidate.
         environment: what the processes run on.
         num_pairs: how many pairs to run.
+        interchangeable: both launchers run the same code, so that chance may decide for each pair which
+            of them starts which process; others are renewed instead, which takes seconds.
         seed: of the order in which they take turns.
 
     Raises:
         WorkerError: a launcher broke.
     """
     order = random.Random(seed)  # noqa: S311 (an order, no secret)
-    for _ in range(num_pairs):
-        arms = [
-            _Arm(launcher, replace(job, takes_turns=True), environment)
-            for launcher, job in zip(launchers, jobs, strict=True)
-        ]
-        _take_turns(arms, order)
-        baseline, candidate = arms
-        yield baseline.record(), candidate.record()
+    one, other = launchers
+    for number in range(num_pairs):
+        if interchangeable:
+            one, other = order.sample(launchers, 2)
+        elif number:
+            renew(launchers)
+        yield take_turns((one, other), jobs, environment, order)
 
 
-def _take_turns(arms: list[_Arm], order: random.Random) -> None:
+def take_turns(
+    launchers: tuple[Launcher, Launcher],
+    jobs: tuple[CellJob, CellJob],
+    environment: Environment,
+    order: random.Random,
+) -> tuple[Record, Record]:
+    """Return the records of one pair, as `interleaved` yields them; `order` decides whose turn it is."""
+    arms = [
+        _Arm(launcher, replace(job, takes_turns=True), environment)
+        for launcher, job in zip(launchers, jobs, strict=True)
+    ]
     for arm in order.sample(arms, len(arms)):
         arm.start()
     while waiting := [arm for arm in arms if not arm.has_ended]:
         for arm in order.sample(waiting, len(waiting)):
             arm.take_turn()
+    baseline, candidate = arms
+    return baseline.record(), candidate.record()
+
+
+def renew(launchers: Iterable[Launcher]) -> None:
+    """Let later workers share nothing with earlier ones, and wait until all launchers are at rest."""
+    kept = list(launchers)
+    for launcher in kept:
+        launcher.renew()
+    for launcher in kept:
+        launcher.wait_until_ready()
 
 
 class _Arm:

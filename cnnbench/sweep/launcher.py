@@ -65,6 +65,16 @@ class Launcher(ABC):
         A worker that asks for its turn gets it when `on_turn` returns.
         """
 
+    def renew(self) -> None:  # noqa: B027 (whose workers share nothing has nothing to renew)
+        """Let later workers share no memory with earlier ones; it may return before they can start."""
+
+    def wait_until_ready(self) -> None:  # noqa: B027 (as above)
+        """Wait until a worker can start at once, and nothing is at work before it does.
+
+        Raises:
+            WorkerError: none ever can.
+        """
+
     def close(self) -> None:  # noqa: B027 (inline has nothing to end)
         """End whatever still runs."""
 

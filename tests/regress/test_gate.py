@@ -8,18 +8,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cnnbench
+from cnnbench.regress.arms import side
 from cnnbench.regress.baseline import baseline_path, latest_path
+from cnnbench.regress.gate import measure_by_turns
 from cnnbench.regress.history import read_history
 from cnnbench.regress.machine import this_machine
 from cnnbench.regress.results import read_results, write_results
 from cnnbench.regress.revision import WORKLOADS, checkout, find_revision, state
+from cnnbench.regress.suite import load_suite
 from command import environment, run_here
+from processes import descendants
 
 GIT = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
 TIMED = "training/simple_cnn(width=4)-fp32-b32-none"
@@ -175,3 +180,21 @@ def test_what_looks_slower_is_measured_by_turns_with_the_baselines_commit(
     assert found.pop((TIMED, "throughput")) == "inconclusive"
     assert set(found.values()) == {"same"}
     assert (tmp_path / "results" / "local" / "regress" / "trend.png").exists()
+
+
+def test_each_round_has_fork_servers_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE)
+    seen: list[set[int]] = []
+    with (
+        side("base", "cpu", tmp_path, tmp_path, None) as base,
+        side("candidate", "cpu", tmp_path, tmp_path, None) as candidate,
+    ):
+        (race,) = measure_by_turns(
+            (base, candidate),
+            load_suite(tmp_path / "suite.toml"),
+            budget_seconds=8.0,
+            delta=0.0,  # which nothing can settle
+            say=lambda _: seen.append(descendants(os.getpid())),
+        )
+    assert race.num_runs == len(seen) > 1
+    assert all(first.isdisjoint(second) for first, second in pairwise(seen))

@@ -27,8 +27,14 @@ class Remembering(Launcher):
     """Takes its turns and notes each in a list that two of them share; two at once would be seen."""
 
     def __init__(self, turns: list[int], working: threading.Lock) -> None:
+        super().__init__()
         self._turns = turns
         self._working = working
+        self.seeds: list[int] = []
+        self.times_renewed = 0
+
+    def renew(self) -> None:
+        self.times_renewed += 1
 
     def run(
         self,
@@ -41,6 +47,7 @@ class Remembering(Launcher):
         assert request.cell is not None
         assert request.cell.takes_turns
         cell = request.cell.cell
+        self.seeds.append(cell.seed)
         for _ in range(NUM_TURNS + cell.seed):
             on_turn()
             with self._working:
@@ -91,6 +98,28 @@ def test_each_round_gives_both_a_turn_in_an_order_that_chance_decides(
     assert [pair[-1] for pair in pairs] == [1] * 8
     rounds = [tuple(pair[n : n + 2]) for pair in pairs for n in range(0, 2 * NUM_TURNS, 2)]
     assert set(rounds) == {(0, 1), (1, 0)}
+
+
+def remembering() -> tuple[Remembering, Remembering]:
+    working = threading.Lock()
+    return Remembering([], working), Remembering([], working)
+
+
+def test_what_workers_of_a_launcher_share_differs_from_pair_to_pair(digits: DatasetInfo) -> None:
+    baseline = job(tiny_cell(), digits)
+    jobs = baseline, replace(baseline, cell=replace(baseline.cell, seed=1))
+    ours, theirs = remembering()
+    list(interleaved((ours, theirs), jobs, sample_environment(), num_pairs=3))
+    assert (ours.seeds, theirs.seeds) == ([0] * 3, [1] * 3)
+    assert (ours.times_renewed, theirs.times_renewed) == (2, 2)
+    ours, theirs = remembering()
+    runs = interleaved(
+        (ours, theirs), jobs, sample_environment(), num_pairs=12, interchangeable=True
+    )
+    assert [(a.cell.seed, b.cell.seed) for a, b in runs] == [(0, 1)] * 12
+    assert [sorted(pair) for pair in zip(ours.seeds, theirs.seeds, strict=True)] == [[0, 1]] * 12
+    assert set(ours.seeds) == {0, 1}
+    assert (ours.times_renewed, theirs.times_renewed) == (0, 0)
 
 
 def test_a_launcher_that_breaks_is_told_and_the_other_still_ends(digits: DatasetInfo) -> None:
