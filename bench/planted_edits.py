@@ -16,8 +16,9 @@ SUITES = {
 weights = "none"
 [timing]
 min_windows = 8
-max_windows = 8
-limit_seconds = 2.0
+max_windows = 32
+half_width = 0.02
+limit_seconds = 8.0
 warmup_steps = 3
 [[training]]
 dataset = "synthetic(image_size=32,num_classes=10)"
@@ -41,8 +42,9 @@ recipe = { epochs = 2, image_size = 16 }
 weights = "none"
 [timing]
 min_windows = 8
-max_windows = 8
-limit_seconds = 4.0
+max_windows = 32
+half_width = 0.02
+limit_seconds = 8.0
 [[training]]
 dataset = "synthetic(image_size=32,num_classes=10)"
 architecture = "bench.planted:SlowedResNet(width=64,depth=2)"
