@@ -23,39 +23,28 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 # A second thread in this process would not be there in its forks.
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true")
 
 # The imports below must find that.
-import mlflow
-import sqlalchemy
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-import cnnbench.execute as execute_module
-import cnnbench.worker as worker_module
-from cnnbench import cli, logbook, session
-from cnnbench.measure import timing
+from cnnbench import cli
 from cnnbench.record import METRIC_COLUMNS
 from cnnbench.results import load
-from cnnbench.sweep import forkserver, server
-from cnnbench.sweep.journal import NAME, Journal
-from cnnbench.sweep.variables import worker_variables
+from cnnbench.sweep import server
+from cnnbench.sweep.journal import NAME
 from cnnbench.tracking import open_store
 from processes import descendants
+from torture_forks import Forked, dying, patch_always
+from torture_points import PARENT_POINTS, PATIENCE_SECONDS, WORKER_POINTS, Victim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from socket import socket
-
-    from cnnbench.record import Record
-    from cnnbench.sweep.workers import Place
 
 NUM_KILLS = 25
 RESULTS = Path("results/local")
@@ -73,9 +62,6 @@ warmup_steps = 1
 architecture = "simple_cnn(width=4)"
 batch_size = [16, 32, 64]
 """
-SECOND_BATCH_SIZE = 32
-PATIENCE_SECONDS = 120.0
-MAX_FDS = 4096
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -90,268 +76,6 @@ def fail(what: str) -> NoReturn:
 def say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-# What happens inside the sweep that is to be killed. All of it is patched there, after the fork.
-
-
-class Victim:
-    """The sweep's processes: which is the parent, and what the worker runs."""
-
-    parent = 0
-    batch_size = 0
-
-    @classmethod
-    def kill_parent(cls) -> None:
-        """Kill the sweep's parent, from wherever this is called, and go no further."""
-        os.kill(cls.parent, signal.SIGKILL)
-        time.sleep(PATIENCE_SECONDS)
-
-
-def kill_self() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def put(owner: Any, name: str, value: Any) -> None:
-    """Replace a part of the program, in this process and in those forked from it."""
-    setattr(owner, name, value)
-
-
-def at(owner: Any, name: str, number: int, kill: Callable[[], None]) -> None:
-    """Let the call of that number of `owner.name` kill instead."""
-    original = getattr(owner, name)
-    calls = 0
-
-    def patched(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            kill()
-        return original(*arguments, **options)
-
-    put(owner, name, patched)
-
-
-def in_a_window(kill: Callable[[], None]) -> None:
-    """Kill after the first step of a timed window of the second cell."""
-    measure, run = timing.measure, timing.Stopwatch.run
-    timed = False
-
-    def measuring(*arguments: Any, **options: Any) -> Any:
-        nonlocal timed
-        timed = Victim.batch_size == SECOND_BATCH_SIZE
-        return measure(*arguments, **options)
-
-    def running(self: timing.Stopwatch, step: Callable[[], None], num_steps: int) -> float:
-        if timed:
-            step()
-            kill()
-        return run(self, step, num_steps)
-
-    put(importlib.import_module("cnnbench.profiling"), "measure", measuring)
-    put(timing.Stopwatch, "run", running)
-
-
-def mid_journal() -> None:
-    original = Journal.append
-    calls = 0
-
-    def append(self: Journal, record: Record) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            self._file.write(b'{"sweep_id":"half a li')
-            kill_self()
-        original(self, record)
-
-    put(Journal, "append", append)
-
-
-def mid_transaction() -> None:
-    """Kill with a transaction of the store open: after the second run's parameters went in."""
-    num_inserts = 0
-
-    def watch(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        nonlocal num_inserts
-        num_inserts += statement.startswith("INSERT INTO params")
-        if num_inserts == 2:
-            kill_self()
-
-    sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", watch)
-
-
-def mid_report() -> None:
-    original: Any = LocalArtifactRepository.log_artifacts
-
-    def log_artifacts(self: Any, folder: str, artifact_path: Any = None) -> None:
-        if artifact_path == "report":
-            kill_self()
-        original(self, folder, artifact_path)
-
-    put(LocalArtifactRepository, "log_artifacts", log_artifacts)
-
-
-def while_a_worker_starts() -> None:
-    """Kill when the server has been asked for the second cell's worker; two looked around before."""
-    original = forkserver.Forkserver._start
-    calls = 0
-
-    def start(self: forkserver.Forkserver, connection: socket, stderr: Any) -> None:
-        nonlocal calls
-        calls += 1
-        original(self, connection, stderr)
-        if calls == 4:
-            kill_self()
-
-    put(forkserver.Forkserver, "_start", start)
-
-
-def as_it_starts() -> None:
-    original = worker_module.serve
-
-    def serve(line: bytes, *rest: Any) -> None:
-        if b'"cell":{' in line and b'"batch_size":%d,' % SECOND_BATCH_SIZE in line:
-            kill_self()
-        original(line, *rest)
-
-    put(worker_module, "serve", serve)
-
-
-def before_it_answers() -> None:
-    original = execute_module.execute
-
-    def execute(job: Any, *rest: Any) -> Record:
-        record = original(job, *rest)
-        if job.cell.batch_size == SECOND_BATCH_SIZE:
-            kill_self()
-        return record
-
-    put(worker_module, "execute", execute)
-
-
-def mid_answer() -> None:
-    original = worker_module.serve
-
-    def serve(line: bytes, send: Callable[[bytes], None], *rest: Any) -> None:
-        def half(answer: bytes) -> None:
-            if Victim.batch_size == SECOND_BATCH_SIZE and b'"record":{' in answer:
-                send(answer[: len(answer) // 2])
-                kill_self()
-            send(answer)
-
-        original(line, half, *rest)
-
-    put(worker_module, "serve", serve)
-
-
-PARENT_POINTS: dict[str, Callable[[], None]] = {
-    "in a timed window": lambda: in_a_window(Victim.kill_parent),
-    "while a worker starts": while_a_worker_starts,
-    "mid-journal": mid_journal,
-    "between journal and MLflow": lambda: at(logbook.MlflowLogbook, "log", 2, kill_self),
-    "MLflow: a run begun": lambda: at(mlflow.MlflowClient, "log_batch", 2, kill_self),
-    "MLflow: in a transaction": mid_transaction,
-    "MLflow: a run all but ended": lambda: at(mlflow.MlflowClient, "set_terminated", 2, kill_self),
-    "while the report is logged": mid_report,
-}
-WORKER_POINTS: dict[str, Callable[[], None]] = {
-    "in a timed window": lambda: in_a_window(kill_self),
-    "as it starts": as_it_starts,
-    "before it answers": before_it_answers,
-    "mid-answer": mid_answer,
-}
-
-
-def patch_always() -> None:
-    """Let the server be forked, and leave out peaks and figures."""
-    put(forkserver, "start_python", fork_server)
-    put(session.Session, "_peaks", lambda *_: None)
-    put(session, "write_report", write_page)
-    original = execute_module.execute
-
-    def execute(job: Any, *rest: Any) -> Any:
-        Victim.batch_size = job.cell.batch_size
-        return original(job, *rest)
-
-    put(worker_module, "execute", execute)
-
-
-def write_page(folder: Any) -> Path:
-    page = Path(folder) / "report" / "index.html"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text("<p>no figures")
-    return page
-
-
-class Forked:
-    """A forked child, as `subprocess.Popen` shows one."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self._status: int | None = None
-
-    def wait(self, timeout: float | None = None) -> int:
-        deadline = time.monotonic() + (timeout or PATIENCE_SECONDS)
-        while self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout or PATIENCE_SECONDS)
-            else:
-                time.sleep(0.002)
-        return self._status
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-
-def fork_server(
-    _module: str, connection: socket, place: Place, *, stderr: int, root: Path | None
-) -> Forked:
-    """Start the fork server as `start_python` does, but by a fork: all is imported already."""
-    assert root is None  # what is imported is this cnnbench
-    parent = os.getpid()
-    pid = os.fork()
-    if pid:
-        return Forked(pid)
-    with dying():
-        os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        if place.processors:
-            os.sched_setaffinity(0, place.processors)
-        variables = worker_variables(os.environ, place)
-        os.environ.clear()
-        os.environ.update(variables)
-        os.dup2(stderr, 1)
-        fd = os.dup2(connection.fileno(), 3)
-        os.closerange(fd + 1, MAX_FDS)
-        put(server, "_SERVER_PID", os.getpid())
-        sys.argv = ["server", str(fd), str(parent)]
-        server.main()
-    raise AssertionError
-
-
-@contextlib.contextmanager
-def dying() -> Iterator[None]:
-    """End this process, a fork, with what comes of it; never come back."""
-    status = 99
-    try:
-        yield
-        status = 0
-    except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001 (the last frame of a fork)
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-# The torturer.
 
 
 @dataclass(frozen=True, kw_only=True)
