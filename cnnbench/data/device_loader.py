@@ -96,7 +96,7 @@ class DeviceLoader:
         num_images = len(self.split)
         num_passes = math.ceil(self.batch_size / num_images)
         passes = [
-            torch.randperm(num_images, generator=generator, device=self.device)
+            torch.randperm(num_images, generator=generator, device=generator.device)
             for _ in range(num_passes)
         ]
         order = torch.cat(passes)
