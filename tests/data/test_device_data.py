@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -156,11 +155,11 @@ def test_a_prepared_file_of_another_data_set_is_refused(digits: DatasetInfo) -> 
 
 
 @pytest.mark.gpu
-def test_the_data_lie_on_the_gpu(digits: DatasetInfo, synthetic: DatasetInfo) -> None:
-    for info in (digits, synthetic):
-        gc.collect()  # what earlier tests left would be freed meanwhile
-        before = torch.cuda.memory_allocated()
-        data = open_prepared(info, device=torch.device("cuda"), image_size=32)
-        assert data.train.images.is_cuda
-        assert data.test.labels.is_cuda
-        assert torch.cuda.memory_allocated() - before >= data.num_bytes
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_the_data_lie_on_the_gpu(name: str, request: pytest.FixtureRequest) -> None:
+    info: DatasetInfo = request.getfixturevalue(name)
+    before = torch.cuda.memory_allocated()
+    data = open_prepared(info, device=torch.device("cuda"), image_size=32)
+    assert data.train.images.is_cuda
+    assert data.test.labels.is_cuda
+    assert torch.cuda.memory_allocated() - before >= data.num_bytes
