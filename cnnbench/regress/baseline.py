@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cnnbench.regress.machine import Machine
-    from cnnbench.regress.results import Results
+    from cnnbench.regress.results import Measured, Results
 
 FOLDER = "baselines"
 REGRESS = "regress"
@@ -73,17 +73,22 @@ def accept(results: Results, results_dir: Path) -> Path:
     """Make `results` the baseline of its machine and return the file.
 
     Raises:
-        StoreError: a test did not complete, or the folder cannot be written to.
+        StoreError: a process of a test failed or timed out, or the folder cannot be written to.
     """
-    broken = [
-        f"{name} ({run.status}: {run.error})"
-        for name, test in results.tests.items()
-        for run in test.runs[-1:]
-        if run.status in {"failed", "timeout"}
-    ]
+    broken = [said for test in results.tests.values() if (said := _failure(test))]
     if broken:
         msg = f"what failed is no baseline: {'; '.join(broken)}. Mend it and measure again."
         raise StoreError(msg)
     path = baseline_path(results_dir, results.machine)
     write_results(results, path)
     return path
+
+
+def _failure(test: Measured) -> str:
+    """Return in words how many processes of a test failed, and of what first; empty where none did."""
+    failed = [run for run in test.runs if run.status in {"failed", "timeout"}]
+    if not failed:
+        return ""
+    first = failed[0]
+    of = f"{len(failed)} of {len(test.runs)} processes"
+    return f"{test.name} ({of}, first {first.status}: {first.error})"

@@ -199,6 +199,20 @@ def test_nothing_is_accepted_that_was_not_measured_here_or_has_failed(
     assert not (latest.parent.parent / "baselines").exists()
 
 
+@pytest.mark.parametrize("status", ["failed", "timeout"])
+def test_a_test_that_failed_but_for_its_last_process_is_refused_and_named_once(
+    results_dir: Path, status: str
+) -> None:
+    *others, last = sample_test().runs
+    lost = (replace(run, status=status, error="it broke") for run in others)
+    flaky = replace(sample_test(), runs=(*lost, last))
+    with pytest.raises(
+        StoreError, match=rf": {TRAINING} \(5 of 6 processes, first {status}: it broke\)\. "
+    ):
+        accept(sample_results(flaky), results_dir)
+    assert not results_dir.exists()
+
+
 def test_stored_results_are_judged_without_measuring(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
