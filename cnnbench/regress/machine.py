@@ -58,7 +58,9 @@ class Machine:
     @property
     def file(self) -> str:
         """Return the other keys as a file name."""
-        kept = (f"driver-{self.driver}", f"torch-{self.torch}", f"cuda-{self.cuda}")
+        kept = [f"driver-{self.driver}", f"torch-{self.torch}", f"cuda-{self.cuda}"]
+        if self.num_threads is not None:
+            kept.append(f"threads-{self.num_threads}")
         return re.sub(r"[^A-Za-z0-9.+_-]+", "-", "_".join(kept)) + ".json"
 
     @property

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cnnbench.errors import CnnbenchError, StoreError
-from cnnbench.regress.baseline import accept, baseline_path, latest_path, load_baseline
+from cnnbench.regress.baseline import (
+    accept,
+    baseline_path,
+    find_baseline,
+    latest_path,
+    load_baseline,
+)
 from cnnbench.regress.machine import this_machine
 from cnnbench.regress.opponent import choose_opponent
 from cnnbench.regress.results import write_results
@@ -46,11 +52,25 @@ def results_dir(tmp_path: Path) -> Path:
 
 def test_the_path_names_device_driver_torch_and_cuda(results_dir: Path) -> None:
     machine = sample_machine(
-        device="NVIDIA H100 80GB HBM3", device_type="cuda", driver="570", cuda="13.0"
+        device="NVIDIA H100 80GB HBM3",
+        device_type="cuda",
+        driver="570",
+        cuda="13.0",
+        num_threads=None,
     )
     path = baseline_path(results_dir, machine).relative_to(results_dir)
     expected = "baselines/nvidia-h100-80gb-hbm3/driver-570_torch-2.11.0+cu130_cuda-13.0.json"
     assert str(path) == expected
+
+
+def test_on_a_cpu_each_number_of_threads_has_a_baseline_of_its_own(results_dir: Path) -> None:
+    one, eight = (sample_results(machine=sample_machine(num_threads=n)) for n in (1, 8))
+    for results in (one, eight):
+        accept(results, results_dir)
+    path = baseline_path(results_dir, one.machine)
+    assert path.name == "driver-none_torch-2.11.0+cu130_cuda-none_threads-1.json"
+    assert find_baseline(results_dir, one.machine) == one
+    assert find_baseline(results_dir, eight.machine) == eight
 
 
 def test_what_was_accepted_is_loaded_again(results_dir: Path) -> None:
