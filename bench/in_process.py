@@ -75,10 +75,7 @@ def time_subject(
         peak_reserved_bytes=memory.peak_reserved_bytes,
         # Not `process_bytes`: here all tests share one process.
     )
-    test = Measured(
-        name=subject.name, kind=subject.kind, batch_size=subject.cell.batch_size, runs=(run,)
-    )
-    benchmark.extra_info[KEY] = msgspec.to_builtins(test)
+    benchmark.extra_info[KEY] = msgspec.to_builtins(Measured.of(subject, [run]))
     gc.collect()  # a checkpointed model refers to itself, and the next test needs the memory
 
 

@@ -150,15 +150,13 @@ class Cell:
     @cached_property
     def hash(self) -> str:
         """Return the digest of everything that was asked for."""
-        nested = {"recipe": _values(self.recipe), "timing": _values(self.timing)}
-        asked = {**_values(self), **nested}
-        # As it was before there were such fields: results stand.
-        if self.parallelism == "none":
-            del asked["parallelism"]
-        if self.memory_budget_bytes is None:
-            del asked["memory_budget_bytes"]
-        if self.recipe.features == "every_step":
-            del nested["recipe"]["features"]
+        return digest(self._asked())
+
+    @property
+    def setting(self) -> str:
+        """Return the digest of what runs: of all that was asked for but the seed and the timing."""
+        asked = self._asked()
+        del asked["seed"], asked["timing"]
         return digest(asked)
 
     @property
@@ -188,6 +186,19 @@ class Cell:
         seed = axes.pop("seed")
         epochs = recipe.pop("epochs")
         return {**axes, **recipe, "epochs": epochs, "seed": seed}
+
+    def _asked(self) -> dict[str, Any]:
+        """Return every field as it enters a digest."""
+        nested = {"recipe": _values(self.recipe), "timing": _values(self.timing)}
+        asked = {**_values(self), **nested}
+        # As it was before there were such fields: results stand.
+        if self.parallelism == "none":
+            del asked["parallelism"]
+        if self.memory_budget_bytes is None:
+            del asked["memory_budget_bytes"]
+        if self.recipe.features == "every_step":
+            del nested["recipe"]["features"]
+        return asked
 
 
 _NAMES = {kind: tuple(f.name for f in fields(kind)) for kind in (Recipe, Timing, Cell)}

@@ -141,6 +141,16 @@ def test_every_field_of_a_cell_changes_its_hash(name: str) -> None:
     assert replace(changed, **{name: getattr(RESNET, name)}).hash == RESNET.hash
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_field_but_seed_and_timing_changes_the_setting(name: str) -> None:
+    changed = replace(RESNET, **{name: OTHERS[name]})
+    assert (changed.setting == RESNET.setting) == (name in {"seed", "timing"})
+
+
+def test_a_setting_is_the_same_on_every_machine_and_in_every_version() -> None:
+    assert RESNET.setting == "8a910cecce8255aa"
+
+
 def test_every_field_has_another_value() -> None:
     assert {f.name for f in fields(Cell)} == set(OTHERS)
 

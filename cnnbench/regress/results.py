@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cnnbench.record import Record
+    from cnnbench.regress.suite import Subject
 
 FORMAT = 1
 # Where ours lies in pytest-benchmark's `machine_info` and `extra_info`.
@@ -65,12 +66,28 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """All processes of one test; of two that took turns, those at one position were a pair."""
+    """All processes of one test; of two that took turns, those at one position were a pair.
+
+    `setting` is the digest of what was asked for, which the name tells in part; files from before there
+    was one have none.
+    """
 
     name: str
     kind: str
     batch_size: int
+    setting: str = ""
     runs: tuple[Run, ...] = ()
+
+    @classmethod
+    def of(cls, subject: Subject, runs: Iterable[Run] = ()) -> Measured:
+        """Return what `runs` have measured of a test of the suite."""
+        return cls(
+            name=subject.name,
+            kind=subject.kind,
+            batch_size=subject.cell.batch_size,
+            setting=subject.cell.setting,
+            runs=tuple(runs),
+        )
 
     @property
     def step_seconds(self) -> list[float]:

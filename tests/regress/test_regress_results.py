@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.errors import StoreError
-from cnnbench.regress.results import Run, merge_results, read_results, write_results
+from cnnbench.regress.results import Measured, Run, merge_results, read_results, write_results
+from cnnbench.regress.suite import Subject
 from sample_records import sample_record
 from sample_regress import (
     TRAINING,
@@ -33,6 +35,23 @@ def test_results_read_back_as_they_were_written(tmp_path: Path) -> None:
     )
     write_results(results, tmp_path / "a" / "results.json")
     assert read_results(tmp_path / "a" / "results.json") == results
+
+
+def test_a_test_keeps_the_setting_that_its_name_does_not_tell(tmp_path: Path) -> None:
+    cell = Cell(architecture="simple_cnn", recipe=Recipe(epochs=2, image_size=16))
+    subject = Subject(kind="training", cell=cell)
+    longer = replace(subject, cell=replace(cell, recipe=replace(cell.recipe, epochs=3)))
+    test, other = Measured.of(subject, [sample_run(0)]), Measured.of(longer)
+    assert (test.name, test.kind, test.batch_size, test.runs) == (
+        *(subject.name, "training", 64),
+        (sample_run(0),),
+    )
+    assert test.name == other.name
+    assert test.setting != other.setting
+    seeded = replace(cell, seed=1, timing=Timing(max_windows=9))
+    assert Measured.of(replace(subject, cell=seeded)).setting == test.setting
+    write_results(sample_results(test), tmp_path / "r.json")
+    assert read_results(tmp_path / "r.json").tests[test.name].setting == test.setting
 
 
 def test_pytest_benchmark_itself_shows_them(tmp_path: Path) -> None:
