@@ -138,11 +138,10 @@ def _judge_files(options: dict[str, Any], results_dir: Path) -> Outcome:
     """Judge results that were measured elsewhen, such as by `pytest bench/ --benchmark-json`."""
     results = import_module("cnnbench.regress.results")
     candidate = results.merge_results([results.read_results(path) for path in options["results"]])
-    baseline = options["baseline"]
-    path = baseline or import_module("cnnbench.regress.baseline").baseline_path(
-        results_dir, candidate.machine
-    )
-    base = import_module("cnnbench.regress.baseline").load_baseline(path, candidate.machine)
+    baselines = import_module("cnnbench.regress.baseline")
+    path = options["baseline"] or baselines.baseline_path(results_dir, candidate.machine)
+    base = baselines.load_baseline(path, candidate.machine)
+    baselines.check_same_suite(base, candidate.suite)
     outcome: Outcome = import_module("cnnbench.regress.run").judged(
         base, candidate, opponent=f"the baseline {path}", only=options["only"]
     )

@@ -52,6 +52,23 @@ def load_baseline(path: Path, machine: Machine) -> Results:
     return baseline
 
 
+def check_same_suite(baseline: Results, suite: str) -> None:
+    """Refuse a baseline that another suite was measured for; files from before it was kept pass.
+
+    What runs in a process of its own and what shares one with other tests differs in speed and memory,
+    though the tests have the same names.
+
+    Raises:
+        StoreError: naming both suites and the remedy.
+    """
+    if baseline.suite and suite and baseline.suite != suite:
+        msg = (
+            f"the baseline is of the suite {baseline.suite}, this is {suite}."
+            " Compare with a revision instead (--base REV), or accept what was measured so."
+        )
+        raise StoreError(msg)
+
+
 def find_baseline(results_dir: Path, machine: Machine) -> Results | None:
     """Return this machine's baseline, `None` where there is none yet.
 

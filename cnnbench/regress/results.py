@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 # Where ours lies in pytest-benchmark's `machine_info` and `extra_info`.
 KEY = "cnnbench"
+# The suite of results that pytest wrote, whose file has no document of ours.
+BENCH = "bench"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,8 @@ class Measured:
 class Results:
     """What was measured of one state of the code on one machine, by the name of the test.
 
-    `environment` tells of the machine, and of its GPU, what is no key.
+    `environment` tells of the machine, and of its GPU, what is no key. `suite` is the stem of the suite's
+    file, or `bench` for what pytest measured in one process; it is empty in files from before it was kept.
     """
 
     machine: Machine
@@ -118,6 +121,7 @@ class Results:
     commit: str | None = None
     is_dirty: bool = False
     measured_at: str = ""
+    suite: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,7 +157,7 @@ def write_results(results: Results, path: Path) -> None:
         "datetime": results.measured_at,
         "version": f"{KEY} {FORMAT}",
         # pytest-benchmark knows no test without a time: trainings, and what never got so far.
-        KEY: {"format": FORMAT, "untimed": untimed},
+        KEY: {"format": FORMAT, "suite": results.suite, "untimed": untimed},
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +182,8 @@ def read_results(path: Path) -> Results:
             for one in document["benchmarks"]
             if KEY in one["extra_info"]
         ]
-        tests += msgspec.convert(document.get(KEY, {}).get("untimed", []), list[Measured])
+        own = document.get(KEY, {"suite": BENCH})
+        tests += msgspec.convert(own.get("untimed", []), list[Measured])
         commit = document.get("commit_info") or {}
         return Results(
             machine=machine,
@@ -186,6 +191,7 @@ def read_results(path: Path) -> Results:
             commit=msgspec.convert(commit.get("id"), str | None),
             is_dirty=bool(commit.get("dirty")),
             measured_at=str(document.get("datetime", "")),
+            suite=msgspec.convert(own.get("suite", ""), str),
             environment=dict(document["machine_info"].get("environment") or {}),
         )
     except FileNotFoundError as error:
@@ -201,7 +207,7 @@ def merge_results(several: Sequence[Results]) -> Results:
     """Return the processes of several calls on one machine as those of one.
 
     Raises:
-        StoreError: they come from different machines.
+        StoreError: they come from different machines or suites.
     """
     first = several[0]
     for other in several[1:]:
@@ -209,12 +215,16 @@ def merge_results(several: Sequence[Results]) -> Results:
         if difference:
             msg = f"these results come from different machines: {difference}."
             raise StoreError(msg)
+    suites = sorted({results.suite for results in several} - {""})
+    if len(suites) > 1:
+        msg = f"these results come from different suites: {', '.join(suites)}."
+        raise StoreError(msg)
     tests: dict[str, Measured] = {}
     for results in several:
         for name, test in results.tests.items():
             known = tests.get(name)
             tests[name] = replace(test, runs=known.runs + test.runs) if known else test
-    return replace(first, tests=tests)
+    return replace(first, tests=tests, suite="".join(suites))
 
 
 def only_tests(results: Results, names: Iterable[str]) -> Results:

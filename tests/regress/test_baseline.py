@@ -219,6 +219,20 @@ def test_nothing_is_accepted_that_was_not_measured_here_or_has_failed(
     assert not (latest.parent.parent / "baselines").exists()
 
 
+@pytest.mark.parametrize(
+    ("kept", "measured", "status"),
+    [("cpu", "bench", 2), ("cpu", "cpu", 0), ("", "bench", 0), ("cpu", "", 0)],
+)
+def test_stored_results_of_another_suite_than_the_baselines_are_refused(
+    kept: str, measured: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accept(sample_results(suite=kept), tmp_path / "results" / "local")
+    write_results(sample_results(suite=measured), tmp_path / "a.json")
+    assert run_here("regress", "--results", "a.json", folder=tmp_path) == status
+    said = "cnnbench: the baseline is of the suite cpu, this is bench. Compare with a revision"
+    assert capsys.readouterr().err.startswith(said) == (status == 2)
+
+
 @pytest.mark.parametrize("status", ["failed", "timeout"])
 def test_a_test_that_failed_but_for_its_last_process_is_refused_and_named_once(
     results_dir: Path, status: str

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -91,6 +91,27 @@ def test_several_calls_are_several_processes_of_one_machine() -> None:
     assert merged.tests[TRAINING].runs == (sample_run(0), sample_run(1))
     with pytest.raises(StoreError, match="different machines: torch"):
         merge_results([one, replace(two, machine=sample_machine(torch="2.12.0"))])
+
+
+def test_results_of_different_suites_are_not_merged() -> None:
+    old, ours, bench = (sample_results(suite=suite) for suite in ("", "cpu", "bench"))
+    assert merge_results([old, ours]).suite == merge_results([ours, ours]).suite == "cpu"
+    with pytest.raises(StoreError, match="different suites: bench, cpu"):
+        merge_results([ours, old, bench])
+
+
+@pytest.mark.parametrize(("own", "suite"), [(None, "bench"), ({"untimed": []}, "")])
+def test_a_file_without_our_document_is_of_pytest_and_an_older_one_of_an_unknown_suite(
+    own: dict[str, Any] | None, suite: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    write_results(sample_results(suite="cpu"), path)
+    assert read_results(path).suite == "cpu"
+    document = {**json.loads(path.read_text()), "cnnbench": own}
+    if own is None:
+        del document["cnnbench"]
+    path.write_text(json.dumps(document))
+    assert read_results(path) == sample_results(suite=suite)
 
 
 def test_a_record_is_kept_as_what_the_gate_judges() -> None:
