@@ -114,6 +114,7 @@ class Results:
 
     `environment` tells of the machine, and of its GPU, what is no key. `suite` is the stem of the suite's
     file, or `bench` for what pytest measured in one process; it is empty in files from before it was kept.
+    `verdict` is what a comparison said of it, empty where there was none.
     """
 
     machine: Machine
@@ -122,6 +123,7 @@ class Results:
     is_dirty: bool = False
     measured_at: str = ""
     suite: str = ""
+    verdict: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -157,7 +159,12 @@ def write_results(results: Results, path: Path) -> None:
         "datetime": results.measured_at,
         "version": f"{KEY} {FORMAT}",
         # pytest-benchmark knows no test without a time: trainings, and what never got so far.
-        KEY: {"format": FORMAT, "suite": results.suite, "untimed": untimed},
+        KEY: {
+            "format": FORMAT,
+            "suite": results.suite,
+            "verdict": results.verdict,
+            "untimed": untimed,
+        },
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +199,7 @@ def read_results(path: Path) -> Results:
             is_dirty=bool(commit.get("dirty")),
             measured_at=str(document.get("datetime", "")),
             suite=msgspec.convert(own.get("suite", ""), str),
+            verdict=msgspec.convert(own.get("verdict", ""), str),
             environment=dict(document["machine_info"].get("environment") or {}),
         )
     except FileNotFoundError as error:

@@ -97,7 +97,9 @@ def regress(
         else:
             outcome = session.against_baseline(opponent.target, subjects)
     if not settings.only:  # a part of the suite is no baseline
-        write_results(outcome.candidate, latest_path(settings.results_dir))
+        verdict = outcome.judgement.verdict if outcome.judgement else ""
+        latest = replace(outcome.candidate, verdict=verdict)
+        write_results(latest, latest_path(settings.results_dir))
     return replace(outcome, opponent=opponent.text if opponent else "")
 
 

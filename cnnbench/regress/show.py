@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from dataclasses import asdict
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
     from cnnbench.regress.history import Step
     from cnnbench.regress.judge import Finding
-    from cnnbench.regress.results import Results
+    from cnnbench.regress.results import Measured, Results
     from cnnbench.regress.run import Outcome
 
 HEADER = ("test", "measure", "base", "candidate", "change", "verdict")
+_MEMORIES = {what.removesuffix(" memory"): name for name, what in MEMORIES.items()}
 # What XML 1.0 cannot hold, however it is written.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -110,23 +112,43 @@ def as_json(outcome: Outcome, steps: Sequence[Step] = ()) -> dict[str, Any]:
 
 
 def accepted_lines(results: Results, before: Results | None) -> list[str]:
-    """Return what is about to become the baseline, beside what it takes the place of."""
-    rows = [("test", "images/s", "before", "allocated MiB", "accuracy", "processes")]
-    for name, test in sorted(results.tests.items()):
-        old = before.tests.get(name) if before else None
-        statuses = {run.status for run in test.runs} - {"completed"}
-        rows.append(
-            (
-                name,
-                ", ".join(sorted(statuses)) or _number(test.images_per_second),
-                _number(old.images_per_second if old else None),
-                _number(_mib(test.median("peak_allocated_bytes"))),
-                _percent(test.median("accuracy")),
-                str(len(test.runs)),
-            )
-        )
-    gone = sorted(set(before.tests) - set(results.tests)) if before else []
-    return [*_aligned(rows), *(f"no longer in it: {name}" for name in gone)]
+    """Return what is about to become the baseline, beside what it takes the place of.
+
+    A table of every measure that the gate judges and a test has, the tests that go, and a regression
+    that was found.
+    """
+    known = before.tests if before else {}
+    rows = [
+        (name, *_measures(test, known.get(name)), str(len(test.runs)))
+        for name, test in sorted(results.tests.items())
+    ]
+    header = ("test", "images/s", *(f"{what} MiB" for what in _MEMORIES), "accuracy", "processes")
+    columns = zip(header, *rows, strict=True)
+    shown = [column for column in columns if any(column[1:]) or not rows]
+    said = _aligned(list(zip(*shown, strict=True)))
+    said += [f"no longer in it: {name}" for name in sorted(set(known) - set(results.tests))]
+    if results.verdict == "regressed":
+        said.append("the comparison before it said: regressed")
+    return said
+
+
+def _measures(test: Measured, before: Measured | None) -> list[str]:
+    """Return what the gate judges of a test, each beside what it was before."""
+    old = _values(before) if before else itertools.repeat("")
+    return [_was(now, then) for now, then in zip(_values(test), old, strict=False)]
+
+
+def _values(test: Measured) -> list[str]:
+    statuses = {run.status for run in test.runs} - {"completed"}
+    return [
+        ", ".join(sorted(statuses)) or _number(test.images_per_second),
+        *(_number(_mib(test.median(name))) for name in _MEMORIES.values()),
+        _percent(test.median("accuracy")),
+    ]
+
+
+def _was(now: str, then: str) -> str:
+    return f"{now or 'none'} (was {then})" if then else now
 
 
 def _sorted(findings: Sequence[Finding]) -> list[Finding]:

@@ -196,9 +196,9 @@ def test_accept_shows_what_it_takes_and_what_it_replaces(
     assert run_here("accept", folder=tmp_path) == 0
     out = capsys.readouterr().out
     row = next(line.split() for line in out.splitlines() if line.startswith(TRAINING))
-    assert float(row[1].replace(",", "")) == pytest.approx(
-        2 * float(row[2].replace(",", "")), rel=0.1
-    )
+    now, was = (float(text.strip("()").replace(",", "")) for text in (row[1], row[3]))
+    assert row[2] == "(was"
+    assert now == pytest.approx(2 * was, rel=0.1)
     assert "no longer in it: training/gone" in out
     assert load_baseline(baseline_path(folder, machine), machine) == fast
 

@@ -140,6 +140,7 @@ def test_what_was_found_and_measured_is_written(changed: Path, judged: dict[str,
     latest = read_results(latest_path(results_dir))
     assert latest.tests[TIMED].runs[0].effective_precision == "bf16"
     assert latest.environment["device"] == latest.machine.device
+    assert latest.verdict == "regressed"
     assert len({run.seed for run in latest.tests[TRAINED].runs}) >= 5
     points = read_history(results_dir, latest.machine)
     assert [point.test for point in points] == [TIMED, TRAINED]

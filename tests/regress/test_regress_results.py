@@ -33,6 +33,7 @@ def test_results_read_back_as_they_were_written(tmp_path: Path) -> None:
     results = sample_results(
         sample_test(), sample_training([0.9, 0.8]), lost, environment={"gpu": None}, is_dirty=True
     )
+    results = replace(results, suite="cpu", verdict="regressed")
     write_results(results, tmp_path / "a" / "results.json")
     assert read_results(tmp_path / "a" / "results.json") == results
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -113,6 +114,43 @@ def test_notes_and_new_tests_are_shown() -> None:
     found = Outcome(candidate=base, base=base, judgement=judgement, notes=("a remark",))
     assert "new, not compared: training/more" in lines(found)
     assert "- a remark" in markdown(found)
+
+
+def test_what_is_accepted_is_shown_in_every_measure_beside_what_it_was() -> None:
+    leak = {"peak_allocated_bytes": 240 * MIB, "peak_reserved_bytes": 1000 * MIB}
+    after = sample_results(
+        sample_test(1.1 * STEP_SECONDS, number=1, process_bytes=350 * MIB, **leak),
+        sample_training([0.8]),
+    )
+    before = sample_results(
+        sample_test(number=1, peak_reserved_bytes=900 * MIB), sample_training([0.9])
+    )
+    said = [re.split(r"  +", line.strip()) for line in accepted_lines(after, before)]
+    memory = ("allocated MiB", "reserved MiB", "process MiB")
+    assert said[0] == ["test", "images/s", *memory, "accuracy", "processes"]
+    assert said[1][1:] == ["80.0% (was 90.0%)", "1"]
+    speeds = (f"{t.tests[TRAINING].images_per_second:,.0f}" for t in (after, before))
+    assert said[2][1:] == [
+        "{} (was {})".format(*speeds),
+        *("240 (was 200)", "1,000 (was 900)", "350 (was 300)", "1"),
+    ]
+
+
+def test_a_measure_that_no_test_has_is_no_column_and_one_that_is_gone_says_so() -> None:
+    bare = sample_results(sample_test(process_bytes=None))
+    assert accepted_lines(bare, None)[0].split() == [
+        *("test", "images/s", "allocated", "MiB", "processes")
+    ]
+    assert "none (was 301)" in accepted_lines(bare, sample_results())[1]
+    assert accepted_lines(sample_results(tests={}), None)[0].startswith("test  images/s")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "is_said"), [("regressed", True), ("same", False), ("", False)]
+)
+def test_what_is_accepted_in_spite_of_a_regression_says_so(verdict: str, is_said: bool) -> None:  # noqa: FBT001 (a parameter of pytest's)
+    said = accepted_lines(sample_results(verdict=verdict), None)
+    assert (said[-1] == "the comparison before it said: regressed") == is_said
 
 
 @pytest.mark.parametrize("before", [None, sample_results()])
