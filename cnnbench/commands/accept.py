@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cnnbench.commands.options import DEBUG, RESULTS_DIR
 from cnnbench.errors import StoreError
+
+if TYPE_CHECKING:
+    from cnnbench.regress.results import Results
 
 
 @click.command()
@@ -37,10 +41,22 @@ def accept(results: tuple[Path, ...], *, device: str, results_dir: str, debug: b
         msg = f"these results are another machine's: {difference}."
         raise StoreError(msg)
     path = baseline.baseline_path(folder, machine)
-    before = files.read_results(path) if path.exists() else None
+    before = _before(path)
     click.echo(f"{found.code}, measured {found.measured_at}, on {found.machine.text}")
     for line in import_module("cnnbench.regress.show").accepted_lines(found, before):
         click.echo(line)
     baseline.accept(found, folder)
     click.echo(f"baseline  {path}")
     return 0
+
+
+def _before(path: Path) -> Results | None:
+    """Return the baseline that is to be replaced; of a damaged one only say so, as this mends it."""
+    if not path.exists():
+        return None
+    try:
+        found: Results = import_module("cnnbench.regress.results").read_results(path)
+    except StoreError as error:
+        click.echo(f"replacing a damaged baseline: {error}")
+        return None
+    return found

@@ -37,7 +37,7 @@ def load_baseline(path: Path, machine: Machine) -> Results:
     try:
         baseline = read_results(path)
     except StoreError as error:
-        msg = f"no baseline to compare with: {error} Measure one, then `cnnbench accept` it."
+        msg = f"no baseline to compare with: {error} Measure one (--no-compare), then `cnnbench accept` it."
         raise StoreError(msg) from error
     difference = machine.difference(baseline.machine)
     if difference:

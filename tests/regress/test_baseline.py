@@ -203,6 +203,19 @@ def test_accept_shows_what_it_takes_and_what_it_replaces(
     assert load_baseline(baseline_path(folder, machine), machine) == fast
 
 
+def test_a_damaged_baseline_is_replaced_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, found = tmp_path / "results" / "local", sample_results(machine=this_machine())
+    path = accept(found, folder)
+    path.write_text("{torn")
+    write_results(found, latest_path(folder))
+    assert run_here("accept", folder=tmp_path) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"replacing a damaged baseline: {path} is damaged")
+    assert find_baseline(folder, found.machine) == found
+
+
 def test_nothing_is_accepted_that_was_not_measured_here_or_has_failed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
