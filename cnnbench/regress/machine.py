@@ -77,10 +77,14 @@ class Machine:
     def difference(self, other: Machine) -> str:
         """Return in words the keys in which `other` differs; empty where it does in none."""
         return ", ".join(
-            f"{field.name.replace('_', ' ')} {ours} here, {theirs} there"
-            for field in fields(self)
-            if (ours := getattr(self, field.name)) != (theirs := getattr(other, field.name))
+            f"{name.replace('_', ' ')} {getattr(self, name)} here, {getattr(other, name)} there"
+            for name in self.differing(other)
         )
+
+    def differing(self, other: Machine) -> list[str]:
+        """Return the names of the keys in which `other` differs."""
+        names = (field.name for field in fields(self))
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def this_machine(device: str = "auto") -> Machine:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cnnbench.errors import StoreError
 from cnnbench.regress.baseline import baseline_path, find_baseline, load_baseline, others
+from cnnbench.regress.results import read_results
 from cnnbench.regress.revision import checkout, default_revision, find_revision
 
 if TYPE_CHECKING:
@@ -52,8 +53,34 @@ def choose_opponent(
     found = default_revision(checkout())
     if found is None:
         raise StoreError(_missing(machine, results_dir))
-    text = f"revision {found.text}; this machine has no baseline yet"
+    text = f"revision {found.text}; {_no_baseline(machine, results_dir)}"
     return Opponent(text=text, target=found)
+
+
+def _no_baseline(machine: Machine, results_dir: Path) -> str:
+    """Return in words why no baseline is compared with, and which of the same device comes nearest.
+
+    That is the one that differs in the fewest keys, and of several the newest. A damaged one is passed
+    over: nothing is compared with it.
+    """
+    near = [path for path in others(results_dir, machine) if path.parent.name == machine.folder]
+    same = [(path, kept) for path in near if (kept := _readable(path))]
+    if not same:
+        return "this machine has no baseline yet"
+    newest_first = sorted(same, key=lambda one: one[1].measured_at, reverse=True)
+    path, kept = min(newest_first, key=lambda one: len(machine.differing(one[1].machine)))
+    # Reports show this to others, whom the path to the results does not concern.
+    shown, difference = path.relative_to(results_dir), machine.difference(kept.machine)
+    if not difference:
+        return f"this machine's baseline {shown} has a former name: rename it to {machine.file}"
+    return f"this device's baseline {shown} cannot be compared with: {difference}"
+
+
+def _readable(path: Path) -> Results | None:
+    try:
+        return read_results(path)
+    except StoreError:
+        return None
 
 
 def _stored(baseline: Results) -> Opponent:

@@ -21,7 +21,7 @@ from cnnbench.regress.baseline import (
 from cnnbench.regress.machine import this_machine
 from cnnbench.regress.opponent import choose_opponent
 from cnnbench.regress.results import write_results
-from cnnbench.regress.revision import checkout
+from cnnbench.regress.revision import Revision, checkout
 from command import environment, listing, run_here
 from sample_regress import (
     STEP_SECONDS,
@@ -128,6 +128,44 @@ def test_without_a_baseline_the_history_is_compared_with_and_said_so(results_dir
         pytest.skip("these tests do not run from a git checkout")
     chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
     assert "this machine has no baseline yet" in chosen.text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("torch", "2.9.0", "torch 2.11.0+cu130 here, 2.9.0 there"),
+        ("driver", "535", "driver none here, 535 there"),
+        ("cuda", "12.8", "cuda none here, 12.8 there"),
+        ("num_threads", 8, "num threads 1 here, 8 there"),
+    ],
+)
+def test_a_baseline_of_this_device_with_other_software_is_named_with_what_differs(
+    key: str, value: object, said: str, results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Revision(root=results_dir, commit="c" * 40, reason="the last commit")
+    monkeypatch.setattr("cnnbench.regress.opponent.default_revision", lambda _: found)
+    near = sample_results(machine=sample_machine(**{key: value}))
+    path = accept(near, results_dir)
+    further = replace(near.machine, torch="2.8.0", cuda="11.8", driver="1")
+    accept(sample_results(machine=further, measured_at="2026-02-01"), results_dir)
+    accept(sample_results(machine=sample_machine(device="Another")), results_dir)
+    (path.parent / "torn.json").write_text("{")
+    chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+    assert chosen.text == (
+        "revision cccccccccc (the last commit);"
+        f" this device's baseline {path.relative_to(results_dir)} cannot be compared with: {said}"
+    )
+
+
+def test_a_baseline_of_this_machine_under_another_name_is_named(
+    results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Revision(root=results_dir, commit="c" * 40, reason="the last commit")
+    monkeypatch.setattr("cnnbench.regress.opponent.default_revision", lambda _: found)
+    path = accept(sample_results(), results_dir)
+    old = path.rename(path.with_name("driver-none_torch-2.11.0+cu130_cuda-none.json"))
+    chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
+    assert chosen.text.endswith(f"{old.name} has a former name: rename it to {path.name}")
 
 
 def test_without_baseline_and_history_the_remedy_is_named(
