@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnbench.commands.options import DEBUG, RESULTS_DIR
-from cnnbench.errors import StoreError
+from cnnbench.errors import InvalidValueError, StoreError
 
 if TYPE_CHECKING:
     from cnnbench.regress.opponent import Opponent
     from cnnbench.regress.run import Outcome
 
 BUDGET = "20m"
+# Each says by itself what is compared, so that of two one would go unheard.
+EXCLUSIVE = ("results", "no_compare", "base", "baseline")
+# But stored results may be held against a stored baseline.
+TOGETHER = {"results", "baseline"}
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -78,6 +82,7 @@ def regress(
     """
     del debug
     results_dir = Path(options["results_dir"]).expanduser().absolute()
+    _check_together(options)
     for path in (markdown, junit):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             msg = (
@@ -103,6 +108,15 @@ def regress(
         for line in show.lines(outcome, steps, everything=everything):
             click.echo(line)
     return outcome.judgement.exit_code if outcome.judgement else 0
+
+
+def _check_together(options: dict[str, Any]) -> None:
+    """Refuse two options of which one would be passed over."""
+    given = [name for name in EXCLUSIVE if options[name] not in {None, (), False}]
+    if len(given) > 1 and set(given) != TOGETHER:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        msg = f"{named} exclude each other: leave one out."
+        raise InvalidValueError(msg)
 
 
 def _measure(options: dict[str, Any], results_dir: Path) -> Outcome:

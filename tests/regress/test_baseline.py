@@ -189,6 +189,11 @@ def test_without_baseline_and_history_the_remedy_is_named(
         (("--no-compare", "--only", "nothing"), "no test's name holds 'nothing'"),
         (("--markdown", "nowhere/a.md"), "there is no such folder"),
         (("--budget", "soon"), "write a time such as"),
+        (("--results", "a", "--base", "b"), "cnnbench: --results and --base exclude each other"),
+        (("--no-compare", "--base", "b"), "cnnbench: --no-compare and --base exclude each other"),
+        (("--no-compare", "--baseline", "b"), "--no-compare and --baseline exclude each other"),
+        (("--no-compare", "--results", "a"), "--results and --no-compare exclude each other"),
+        (("--base", "a", "--baseline", "b"), "--base and --baseline exclude each other"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(
