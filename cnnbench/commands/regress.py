@@ -83,12 +83,8 @@ def regress(
     del debug
     results_dir = Path(options["results_dir"]).expanduser().absolute()
     _check_together(options)
-    for path in (markdown, junit):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            msg = (
-                f"cannot write {path}: {'it is a' if path.is_dir() else 'there is no such'} folder."
-            )
-            raise StoreError(msg)
+    for path in filter(None, (markdown, junit)):
+        _check_file(path)
     outcome = (
         _judge_files(options, results_dir) if options["results"] else _measure(options, results_dir)
     )
@@ -96,18 +92,59 @@ def regress(
     points = history.read_history(results_dir, outcome.candidate.machine)
     steps = history.find_steps(points)
     show = import_module("cnnbench.regress.show")
-    if not options["results"]:
-        import_module("cnnbench.regress.page").write_page(outcome, points, steps, results_dir)
-    if markdown is not None:
-        markdown.write_text(show.markdown(outcome, steps), encoding="utf-8")
-    if junit is not None:
-        junit.write_text(show.junit(outcome), encoding="utf-8")
-    if as_json:
-        click.echo(json.dumps(show.as_json(outcome, steps), indent=1))
-    else:
-        for line in show.lines(outcome, steps, everything=everything):
-            click.echo(line)
+    try:
+        if not options["results"]:
+            import_module("cnnbench.regress.page").write_page(outcome, points, steps, results_dir)
+        if markdown is not None:
+            _write(markdown, show.markdown(outcome, steps))
+        if junit is not None:
+            _write(junit, show.junit(outcome))
+    finally:  # what was measured is told, though a disk be full
+        if as_json:
+            click.echo(json.dumps(show.as_json(outcome, steps), indent=1))
+        else:
+            for line in show.lines(outcome, steps, everything=everything):
+                click.echo(line)
     return outcome.judgement.exit_code if outcome.judgement else 0
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that cannot be written, by opening it: permissions alone do not tell.
+
+    Afterwards everything is as it was. A pipe or a terminal is left alone, as opening it may wait.
+
+    Raises:
+        StoreError: naming the file and the reason.
+    """
+    try:
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            what = "it is a" if path.is_dir() else "there is no such"
+            msg = f"cannot write {path}: {what} folder."
+            raise StoreError(msg)
+        exists = path.exists()
+        if exists and not path.is_file():
+            return
+        path.open("ab").close()
+        if not exists:
+            path.resolve().unlink()  # of a link, what it leads to
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Write into the file itself, which may be a link, a pipe or one that others have opened.
+
+    Raises:
+        StoreError: naming the file and the reason.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write {path}: {error.strerror or error}.")
 
 
 def _check_together(options: dict[str, Any]) -> None:

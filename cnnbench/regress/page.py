@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from cnnbench.analysis.replacing import replacing
+from cnnbench.errors import StoreError
 from cnnbench.regress.baseline import REGRESS
 from cnnbench.regress.show import markdown
 
@@ -30,7 +31,11 @@ def write_page(
         StoreError: the folder cannot be written to.
     """
     folder = results_dir / REGRESS
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot write {folder}: {error.strerror}. Choose another --results-dir."
+        raise StoreError(msg) from error
     figure = None
     if len({point.measured_at for point in points}) >= MIN_POINTS:
         trend = import_module("cnnbench.report.trend")

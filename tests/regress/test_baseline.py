@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ from cnnbench.regress.machine import this_machine
 from cnnbench.regress.opponent import choose_opponent
 from cnnbench.regress.results import write_results
 from cnnbench.regress.revision import Revision, checkout
-from command import environment, listing, run_here
+from command import environment, listing, refusal, run_here
 from sample_regress import (
     STEP_SECONDS,
     TRAINING,
@@ -30,9 +31,6 @@ from sample_regress import (
     sample_results,
     sample_test,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Runs the command line and then says which heavy modules it has brought in.
 WATCHED = """
@@ -188,6 +186,9 @@ def test_without_baseline_and_history_the_remedy_is_named(
         (("--no-compare", "--suite", "missing.toml"), "cannot read the suite missing.toml"),
         (("--no-compare", "--only", "nothing"), "no test's name holds 'nothing'"),
         (("--markdown", "nowhere/a.md"), "there is no such folder"),
+        (("--markdown", "torn.json/a.md"), "there is no such folder"),
+        (("--markdown", "/proc/a.md"), "cannot write /proc/a.md: "),
+        (("--junit", f"{'a' * 300}.xml"), "aaa.xml: File name too long"),
         (("--budget", "soon"), "write a time such as"),
         (("--results", "a", "--base", "b"), "cnnbench: --results and --base exclude each other"),
         (("--no-compare", "--base", "b"), "cnnbench: --no-compare and --base exclude each other"),
@@ -210,6 +211,52 @@ def test_what_is_wrong_is_said_in_a_line_and_nothing_is_written(
     assert said in err
     assert "Traceback" not in err
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["kept.md", "locked/a.md"])
+def test_a_file_or_folder_without_permission_is_refused_before_anything_is_measured(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept.md").touch(mode=0o444)
+    (tmp_path / "locked").mkdir(mode=0o555)
+    if os.geteuid() == 0:
+        pytest.skip("to root nothing is forbidden")
+    said = refusal(capfd, tmp_path, "regress", "--no-compare", "--markdown", name)
+    assert said == f"cnnbench: cannot write {name}: Permission denied."
+
+
+def judge_stored(folder: Path, *arguments: str) -> int:
+    """Let the gate judge results that are as the baseline of their machine."""
+    accept(sample_results(), folder / "results" / "local")
+    write_results(sample_results(), folder / "a.json")
+    return run_here("regress", "--results", "a.json", *arguments, folder=folder)
+
+
+def test_files_and_what_links_lead_to_are_written_and_nothing_is_left_by_the_check(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "old.md").write_text("old " * 10_000)
+    (tmp_path / "link.xml").symlink_to("new.xml")
+    files = ("--markdown", "old.md", "--junit", "link.xml")
+    before = listing(tmp_path)
+    assert run_here("regress", "--results", "missing.json", *files, folder=tmp_path) == 2
+    assert listing(tmp_path) == before
+    assert judge_stored(tmp_path, *files) == 0
+    assert (tmp_path / "old.md").read_text().startswith("## No regression")
+    assert "old old" not in (tmp_path / "old.md").read_text()
+    assert (tmp_path / "link.xml").is_symlink()
+    assert "testsuite" in (tmp_path / "new.xml").read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("option", ["--markdown", "--junit"])
+def test_a_disk_that_fills_up_is_no_regression_and_what_was_found_is_told(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judge_stored(tmp_path, option, "/dev/full") == 2
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("same: ")
+    assert err == "cnnbench: cannot write /dev/full: No space left on device.\n"
 
 
 def test_a_refusal_comes_before_torch_and_statistics_are_imported(tmp_path: Path) -> None:

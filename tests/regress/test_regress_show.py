@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from cnnbench.errors import StoreError
 from cnnbench.regress.history import Step
 from cnnbench.regress.judge import judge
+from cnnbench.regress.page import write_page
 from cnnbench.regress.run import Outcome, judged
 from cnnbench.regress.show import accepted_lines, as_json, junit, lines, markdown
 from sample_regress import (
@@ -22,6 +25,9 @@ from sample_regress import (
     sample_test,
     sample_training,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STEP = Step(
     test=TRAINING,
@@ -106,6 +112,12 @@ def test_where_nothing_was_compared_the_next_step_is_named() -> None:
     assert "cnnbench accept" in lines(alone)[0]
     assert "cnnbench accept" in markdown(alone)
     assert as_json(alone)["verdict"] is None
+
+
+def test_a_report_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "regress").write_text("a file where the folder belongs")
+    with pytest.raises(StoreError, match=r"cannot write .*regress: File exists\. Choose another"):
+        write_page(outcome(), [], [], tmp_path)
 
 
 def test_notes_and_new_tests_are_shown() -> None:
