@@ -6,6 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from statistics import median
 from typing import IO, TYPE_CHECKING
 
@@ -19,12 +20,23 @@ if TYPE_CHECKING:
 
     from cnnbench.regress.machine import Machine
     from cnnbench.regress.results import Results
+    from cnnbench.stats import Floats
 
 NAME = "regress-history.jsonl"
 # Fewer points on either side of a step are no level.
 MIN_SEGMENT = 3
 # Steps smaller than this are no news, however well they are known.
 MIN_STEP = 0.02
+# Of one point: what never varied, such as memory, may still do so by this much.
+MIN_NOISE = MIN_STEP / 10
+# A single point that lies this many times the noise off its neighbours says nothing of a level.
+OUTLIER = 4
+# How many of the series that stay as they are may show a step, by chance: the tests' bound, from which
+# LIKENESS takes more. docs/regression-gate.md has what it is in fact.
+MAX_FALSE_ALARMS = 0.02
+# Calls soon after each other resemble each other, so their mean varies by more than that of independent
+# points: by this factor where neighbours correlate by a quarter.
+LIKENESS = 1.3
 MEASURES = ("images_per_second", "peak_allocated_bytes", "process_bytes", "accuracy")
 # Of these more is better.
 RATES = ("images_per_second", "accuracy")
@@ -47,7 +59,11 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A lasting change of level: `index` is that of the first point of the new level."""
+    """A lasting change of level: `index` is that of the first point of the new level.
+
+    `since` is when the level began to move, where it did so by several changes that are each too small
+    to be told.
+    """
 
     test: str
     measure: str
@@ -56,6 +72,7 @@ class Step:
     after: float
     measured_at: str
     commit: str | None
+    since: str | None = None
 
     @property
     def text(self) -> str:
@@ -63,9 +80,10 @@ class Step:
         change = self.after / self.before - 1
         better = (change > 0) == (self.measure in RATES)
         where = f" ({self.commit[:10]})" if self.commit else ""
+        when = f"little by little from {self.since} to" if self.since else "at"
         return (
-            f"history: {self.measure.replace('_', ' ')} of {self.test} went"
-            f" {change:+.1%}, for the {'better' if better else 'worse'}, at {self.measured_at}{where}"
+            f"history: {self.measure.replace('_', ' ')} of {self.test} went {change:+.1%}, for the"
+            f" {'better' if better else 'worse'}, {when} {self.measured_at}{where}"
         )
 
 
@@ -128,9 +146,11 @@ def read_history(folder: Path, machine: Machine) -> list[Point]:
 def find_steps(points: Iterable[Point]) -> list[Step]:
     """Return every lasting change of level, by test and measure.
 
-    PELT (Killick, Fearnhead and Eckley 2012) with a shift of the mean of logarithms as its model,
-    and the Bayesian information criterion's penalty, for noise as it is between neighbouring points
-    (from the median of their absolute differences, which a step does not move).
+    PELT (Killick, Fearnhead and Eckley 2012) with a shift of the mean of logarithms as its model, and
+    the Bayesian information criterion's penalty, for noise as it is between neighbouring points (from
+    the median of their absolute differences, which a step does not move), proposes levels. Those that
+    a t-test does not tell from a neighbour are joined with it. What remains is told once it lies
+    `MIN_STEP` off the level before it, or off the one told last: so small changes add up.
     """
     steps: list[Step] = []
     by_test: dict[str, list[Point]] = {}
@@ -147,32 +167,83 @@ def _steps(test: str, measure: str, points: Sequence[Point]) -> Iterable[Step]:
     if len(points) < 2 * MIN_SEGMENT:
         return
     values = [float(getattr(point, measure)) for point in points]
-    ends = [0, *_change_points([math.log(value) for value in values]), len(values)]
-    for start, middle, end in zip(ends, ends[1:], ends[2:], strict=False):
-        before, after = median(values[start:middle]), median(values[middle:end])
-        if abs(math.log(after / before)) >= math.log1p(MIN_STEP):
-            yield Step(
-                test=test,
-                measure=measure,
-                index=middle,
-                before=before,
-                after=after,
-                measured_at=points[middle].measured_at,
-                commit=points[middle].commit,
-            )
+    starts = _starts([math.log(value) for value in values])
+    levels = [median(values[a:b]) for a, b in pairwise([*starts, len(values)])]
+    told, first = levels[0], 1
+    for number in range(1, len(levels)):
+        is_sudden = _is_news(levels[number - 1], levels[number])
+        before, after = levels[number - 1] if is_sudden else told, levels[number]
+        if not _is_news(before, after):
+            continue
+        point = points[starts[number]]
+        yield Step(
+            test=test,
+            measure=measure,
+            index=starts[number],
+            before=before,
+            after=after,
+            measured_at=point.measured_at,
+            commit=point.commit,
+            since=None if is_sudden else points[starts[first]].measured_at,
+        )
+        # What came little by little before a sudden step is still to be told.
+        told *= after / before
+        if not is_sudden or first == number:
+            first = number + 1
 
 
-def _change_points(logs: list[float]) -> list[int]:
+def _is_news(before: float, after: float) -> bool:
+    return abs(math.log(after / before)) >= math.log1p(MIN_STEP)
+
+
+def _starts(logs: Sequence[float]) -> list[int]:
+    """Return where each level starts, the first one at 0."""
     numpy, ruptures = import_module("numpy"), import_module("ruptures")
-    differences = numpy.abs(numpy.diff(numpy.asarray(logs)))
-    # A running median of three: a single outlier is no level, and a step keeps its place.
+    signal = numpy.asarray(logs)
     # Of normal differences the median of the absolute ones is 0.954 times the noise of one value.
-    filtered = [sorted(logs[n - 1 : n + 2])[1] for n in range(1, len(logs) - 1)]
-    signal = numpy.asarray([logs[0], *filtered, logs[-1]])
-    noise = max(float(numpy.median(differences)) / 0.954, MIN_STEP / 10)
-    penalty = 2 * noise**2 * math.log(len(logs))
-    found = ruptures.Pelt(model="l2", min_size=MIN_SEGMENT, jump=1).fit(signal).predict(pen=penalty)
-    return [int(end) for end in found[:-1]]
+    noise = max(float(numpy.median(numpy.abs(numpy.diff(signal)))) / 0.954, MIN_NOISE)
+    signal = _without_outliers(signal, OUTLIER * noise)
+    penalty = 2 * noise**2 * math.log(len(signal))
+    pelt = ruptures.Pelt(model="l2", min_size=MIN_SEGMENT, jump=1).fit(signal)
+    starts = [0, *(int(end) for end in pelt.predict(pen=penalty)[:-1])]
+    while len(starts) > 1:
+        scores = _scores(signal, starts)
+        weakest = scores.index(min(scores))
+        if scores[weakest] > 1:
+            break
+        del starts[weakest + 1]
+    return starts
+
+
+def _without_outliers(signal: Floats, limit: float) -> Floats:
+    """Return `signal` with each value that lies `limit` off the median of it and its neighbours as that.
+
+    A step has neighbours on its own side, and stays where it is.
+    """
+    numpy = import_module("numpy")
+    smooth = signal.copy()
+    smooth[1:-1] = numpy.median([signal[:-2], signal[1:-1], signal[2:]], axis=0)
+    kept: Floats = numpy.where(numpy.abs(signal - smooth) > limit, smooth, signal)
+    return kept
+
+
+def _scores(signal: Floats, starts: Sequence[int]) -> list[float]:
+    """Return how far each level is from the one before it, in units of what is significant.
+
+    A t-test with the noise within all levels, corrected (Bonferroni) for the places where a step can
+    be, of which the best looking one is asked about.
+    """
+    numpy, special = import_module("numpy"), import_module("scipy.special")
+    levels = numpy.split(signal, starts[1:])
+    num_free = len(signal) - len(levels)
+    squares = sum(float(numpy.square(level - level.mean()).sum()) for level in levels)
+    noise = LIKENESS * max(math.sqrt(squares / num_free), MIN_NOISE)
+    num_places = len(signal) - 2 * MIN_SEGMENT + 1
+    limit = float(special.stdtrit(num_free, 1 - MAX_FALSE_ALARMS / 2 / num_places))
+    return [
+        abs(float(b.mean() - a.mean())) / (noise * limit * math.sqrt(1 / len(a) + 1 / len(b)))
+        for a, b in pairwise(levels)
+    ]
 
 
 def _is_torn(file: IO[bytes]) -> bool:

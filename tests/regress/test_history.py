@@ -67,6 +67,15 @@ def test_noise_alone_makes_no_step(seed: int) -> None:
     assert find_steps(points([1000.0] * 30, seed=seed)) == []
 
 
+def test_of_flat_series_at_most_one_in_fifty_shows_a_step() -> None:
+    found = [
+        find_steps(points([1000.0] * 40, noise=noise, seed=seed))
+        for noise in (0.02, 0.05)
+        for seed in range(50)
+    ]
+    assert sum(map(bool, found)) <= 2
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_lasting_loss_of_five_percent_is_found_where_it_began(seed: int) -> None:
     (step,) = find_steps(points([1000.0] * 12 + [950.0] * 8, seed=seed))
@@ -81,6 +90,42 @@ def test_more_memory_is_worse_and_a_single_outlier_is_no_level() -> None:
     (step,) = find_steps([*points([1000.0] * 6), *grown])
     assert (step.measure, "for the worse" in step.text) == ("peak_allocated_bytes", True)
     assert find_steps(points([1000.0] * 9 + [700.0] + [1000.0] * 9)) == []
+
+
+@pytest.mark.parametrize("noise", [0.0005, 0.002, 0.005])
+@pytest.mark.parametrize("every", [1, 4])
+def test_ten_changes_of_half_a_percent_are_told(noise: float, every: int) -> None:
+    slow = [1000.0 * 0.995 ** (number // every + 1) for number in range(10 * every)]
+    steps = find_steps(points([1000.0] * 10 + slow + [slow[-1]] * 10, noise=noise))
+    assert steps
+    assert all("for the worse" in step.text for step in steps)
+    assert all(9 <= step.index < 20 + 10 * every for step in steps)
+
+
+def test_what_came_little_by_little_is_told_from_its_first_change_to_where_it_adds_up() -> None:
+    levels = [level for level in (1000.0, 990.0, 985.0, 975.0) for _ in range(8)]
+    (step,) = find_steps(points(levels, noise=0.001))
+    assert (step.index, step.since) == (24, "2026-01-09")
+    assert "little by little from 2026-01-09 to 2026-01-25 (0000000000)" in step.text
+    assert step.after / step.before == pytest.approx(0.975, abs=0.001)
+
+
+def test_a_sudden_step_does_not_hide_what_came_little_by_little_before_and_after_it() -> None:
+    levels = [level for level in (1000.0, 988.0, 900.0, 889.0) for _ in range(8)]
+    sudden, gradual = find_steps(points(levels, noise=0.001))
+    assert (sudden.index, sudden.since) == (16, None)
+    assert sudden.after / sudden.before == pytest.approx(0.911, abs=0.001)
+    assert (gradual.index, gradual.since) == (24, "2026-01-09")
+    assert gradual.after / gradual.before == pytest.approx(0.976, abs=0.002)
+
+
+def test_memory_that_never_varies_and_grows_by_small_steps_is_told() -> None:
+    grown = [
+        replace(point, peak_allocated_bytes=2.0e8 * 1.005 ** (number // 4))
+        for number, point in enumerate(points([1000.0] * 28))
+    ]
+    (step,) = find_steps(grown)
+    assert (step.measure, step.since is None) == ("peak_allocated_bytes", False)
 
 
 def test_few_points_have_no_steps() -> None:
