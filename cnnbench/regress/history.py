@@ -37,7 +37,13 @@ MAX_FALSE_ALARMS = 0.02
 # Calls soon after each other resemble each other, so their mean varies by more than that of independent
 # points: by this factor where neighbours correlate by a quarter.
 LIKENESS = 1.3
-MEASURES = ("images_per_second", "peak_allocated_bytes", "process_bytes", "accuracy")
+MEASURES = (
+    "images_per_second",
+    "peak_allocated_bytes",
+    "peak_reserved_bytes",
+    "process_bytes",
+    "accuracy",
+)
 # Of these more is better.
 RATES = ("images_per_second", "accuracy")
 
@@ -53,6 +59,7 @@ class Point:
     test: str
     images_per_second: float | None = None
     peak_allocated_bytes: float | None = None
+    peak_reserved_bytes: float | None = None
     process_bytes: float | None = None
     accuracy: float | None = None
 
@@ -107,6 +114,7 @@ def append_history(folder: Path, results: Results) -> None:
             test=test.name,
             images_per_second=test.images_per_second,
             peak_allocated_bytes=test.median("peak_allocated_bytes"),
+            peak_reserved_bytes=test.median("peak_reserved_bytes"),
             process_bytes=test.median("process_bytes"),
             accuracy=test.median("accuracy"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import altair as alt
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 MEASURES = {
     "images_per_second": "images per second",
     "peak_allocated_bytes": "allocated memory",
+    "peak_reserved_bytes": "reserved memory",
+    "process_bytes": "process memory",
     "accuracy": "accuracy",
 }
 WIDTH, HEIGHT = 360, 200
+MAX_PANELS_A_ROW = 3
 
 
 class Point(Protocol):
@@ -53,15 +57,17 @@ def trend(points: Sequence[Point], steps: Iterable[tuple[str, str, int]] = ()) -
         "What the gate measured, call by call",
         subtitle=["Each test relative to its first call; a ring marks a lasting change of level."],
         anchor="start",
+        offset=14,
         color=INK,
         subtitleColor=MUTED,
     )
-    chart = alt.hconcat(*panels, spacing=28).properties(title=title, background="white", padding=16)
+    columns = len(panels) if len(panels) <= MAX_PANELS_A_ROW else math.ceil(len(panels) / 2)
+    chart = alt.concat(*panels, columns=columns, spacing=28)
     return Figure(
         name="regress-trend",
         title="What the gate measured, call by call",
         caption="Each test relative to its first call.",
-        plain=chart,
+        plain=chart.properties(title=title, background="white", padding=16),
         datasets={"rows": rows},
     )
 
@@ -95,7 +101,14 @@ def _panel(measure: str, rows: Sequence[dict[str, Any]]) -> alt.LayerChart | alt
             axis=alt.Axis(format="d", tickMinStep=1),
             scale=alt.Scale(domain=[1, max(last, 2)], nice=False),
         ),
-        y=alt.Y("ratio:Q", title="to the first", scale=alt.Scale(zero=False, nice=True)),
+        y=alt.Y(
+            "ratio:Q",
+            title="to the first",
+            axis=alt.Axis(
+                labelFlush=True
+            ),  # a label that stood out at the top would lift the title
+            scale=alt.Scale(zero=False, nice=True),
+        ),
         detail="test:N",
     )
     only = alt.FieldEqualPredicate(field="measure", equal=measure)

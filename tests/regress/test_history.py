@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from cnnbench.regress.history import (
+    MEASURES,
     NAME,
     Point,
     append_history,
@@ -16,6 +18,7 @@ from cnnbench.regress.history import (
     key_of,
     read_history,
 )
+from cnnbench.report.trend import MEASURES as DRAWN
 from cnnbench.report.trend import trend, trend_png
 from sample_regress import TRAINING, sample_machine, sample_results
 
@@ -48,6 +51,39 @@ def test_each_call_adds_its_tests_and_another_machine_does_not_see_them(tmp_path
     assert found[0].images_per_second == pytest.approx(64 / 0.02, rel=0.01)
     assert found[0].peak_allocated_bytes == 200 * 2**20
     assert read_history(folder, replace(sample_machine(), torch="3.0")) == []
+
+
+def test_every_measure_of_the_history_is_drawn_and_older_lines_have_fewer(tmp_path: Path) -> None:
+    (test,) = sample_results().tests.values()
+    on_gpu = [replace(run, peak_reserved_bytes=3 * 2**28) for run in test.runs]
+    tests = {test.name: replace(test, runs=tuple(on_gpu))}
+    append_history(tmp_path, replace(sample_results(), tests=tests))
+    (path,) = tmp_path.iterdir()
+    (new,) = read_history(tmp_path, sample_machine())
+    assert new.peak_reserved_bytes == 3 * 2**28
+    line = {name: value for name, value in asdict(new).items() if name != "peak_reserved_bytes"}
+    path.write_text(json.dumps(line) + "\n")
+    assert read_history(tmp_path, sample_machine()) == [replace(new, peak_reserved_bytes=None)]
+    assert tuple(DRAWN) == MEASURES
+
+
+def test_reserved_memory_that_grows_alone_is_told() -> None:
+    reserved = [3.0e8] * 6 + [4.0e8] * 6
+    grown = [
+        replace(point, peak_reserved_bytes=value)
+        for point, value in zip(points([1000.0] * 12), reserved, strict=True)
+    ]
+    (step,) = find_steps(grown)
+    assert (step.measure, step.index) == ("peak_reserved_bytes", 6)
+    assert "for the worse" in step.text
+
+
+@pytest.mark.parametrize(("measures", "columns"), [(1, 1), (3, 3), (4, 2), (5, 3)])
+def test_of_many_measures_the_trend_makes_two_rows(measures: int, columns: int) -> None:
+    values: dict[str, Any] = dict.fromkeys(MEASURES[1:measures], 1.0)
+    bare = [replace(point, peak_allocated_bytes=None) for point in points([1000.0] * 3)]
+    chart = trend([replace(point, **values) for point in bare]).spec()
+    assert (len(chart["concat"]), chart["columns"]) == (measures, columns)
 
 
 def test_a_line_torn_by_a_crash_costs_no_other(tmp_path: Path) -> None:
