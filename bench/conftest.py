@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from cnnbench.environment import DatasetInfo
     from cnnbench.job import Ready
+    from cnnbench.measure.gpu import Gpu
     from cnnbench.regress.suite import Subject
     from cnnbench.sweep.workers import Launcher
 
@@ -99,10 +100,27 @@ def prepared(data_folder: Path) -> Callable[[str], DatasetInfo]:
     return prepare_once
 
 
+@pytest.fixture(scope="session")
+def gpu() -> Iterator[Gpu | None]:
+    """Return NVML's view of the GPU, from before this process computes there: who is there is foreign."""
+    import torch  # noqa: PLC0415 (for what needs it only)
+
+    from cnnbench.measure.gpu import Gpu  # noqa: PLC0415 (as above)
+    from cnnbench.preflight import find_device  # noqa: PLC0415 (as above)
+
+    device = find_device("auto")
+    if device.type == "cpu":
+        yield None
+        return
+    with Gpu(str(torch.cuda.get_device_properties(device).uuid)) as session:
+        yield session
+
+
 @pytest.fixture
 def take(
     benchmark: BenchmarkFixture,
     prepared: Callable[[str], DatasetInfo],
+    gpu: Gpu | None,
     pytestconfig: pytest.Config,
 ) -> Callable[[Subject], None]:
     """Return what times a test of the suite; what the device cannot do is skipped."""
@@ -116,6 +134,7 @@ def take(
                 subject,
                 prepared(subject.cell.dataset),
                 find_device("auto"),
+                gpu,
                 window_seconds=pytestconfig.getoption("--bench-window"),
                 num_rounds=pytestconfig.getoption("--bench-rounds"),
             )
