@@ -30,6 +30,8 @@ COMMANDS = {
     "study": "cnnbench.commands.study:study",
     "ui": "cnnbench.commands.ui:ui",
 }
+# Those that a second call goes on with.
+RESUMING = ("run", "study", "sync")
 
 
 class Terminated(BaseException):
@@ -67,7 +69,9 @@ def _terminate(*_: object) -> None:
 
 
 def _interrupted(number: signal.Signals) -> int:
-    click.echo("\nInterrupted. Everything finished is kept; to go on:", err=True)
+    command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+    kept = "Everything finished is kept; to go on:" if command in RESUMING else "To begin again:"
+    click.echo(f"\nInterrupted. {kept}", err=True)
     # Without what an address may hold of a password: this ends up in logs.
     click.echo(f"  {masked(shlex.join(['cnnbench', *sys.argv[1:]]))}", err=True)
     return EXIT_SIGNAL + number

@@ -106,3 +106,16 @@ def test_a_killed_run_leaves_no_process_and_is_gone_on_with(hanging: Path) -> No
     ids = [experiment.experiment_id for experiment in store.client.search_experiments()]
     assert len(store.client.search_runs(ids, "tags.kind = 'cell'")) == 2
     store.close()
+
+
+def test_an_interrupted_gate_leaves_no_process_and_promises_nothing(tmp_path: Path) -> None:
+    with start("regress", "--no-compare", "--device", "cpu", cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "starting the workers ...\n"
+        wait_for(lambda: bool(descendants(process.pid)), said="the workers")
+        started = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. To begin again:\n  cnnbench regress --no-compare --device cpu" in err
+    wait_until_ended(started)
