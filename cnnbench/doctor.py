@@ -284,7 +284,9 @@ def _compilers(subject: str, environment: Environment, _: Examination) -> Iterat
             yield _ok(subject, f"compile={mode} can be measured")
         else:
             status = "ok" if mode == "graph" else "warning"
-            remedy = "" if mode == "graph" else "install g++, or name a compiler with CXX"
+            remedy = (
+                "" if mode == "graph" else "install g++, or name a compiler with CXX (on CUDA: CC)"
+            )
             yield Finding(subject=subject, status=status, text=reason, remedy=remedy)
 
 

@@ -59,6 +59,9 @@ OUT_OF_MEMORY = re.compile(
     "out of memory|ALLOC_FAILED|ALLOCATION_FAILED|DefaultCPUAllocator"
     "|could not (create|execute) a primitive$"
 )
+# cuDNN does not say that it found no memory for any algorithm's workspace.
+NO_ALGORITHM = "unable to find an engine to execute this computation"
+NEARLY_FULL = 0.9
 PROFILED_ONLY = "a cell on several devices is profiled only: no accuracy is claimed"
 SHARED_CPU = (
     "the ranks share one machine's processors: this shows what sharing out costs, not a speed-up"
@@ -149,7 +152,7 @@ def _run(
         found.values["fit"] = error.fit
         return "diverged", str(error)
     except Exception as error:  # noqa: BLE001 (a cell may fail in any way; the sweep goes on)
-        status = _status_of(error)
+        status = _status_of(error, is_full=partial(_is_nearly_full, job))
         if status == "out_of_memory" and found.meter and not isinstance(error, OverBudgetError):
             found.values["memory"] = found.meter.last_peak()
             # While the error holds its frames, what filled the memory is still there.
@@ -161,20 +164,25 @@ def _run(
     return "completed", None
 
 
-def _status_of(error: Exception) -> str:
+def _status_of(error: Exception, *, is_full: Callable[[], bool]) -> str:
     if isinstance(error, UnsupportedError) or _is_missing_compiler(error):
         return "unsupported"
     if "Expected more than 1 value per channel when training" in str(error):
         return "unsupported"  # BatchNorm over a single value: this model cannot have this batch
-    return "out_of_memory" if _is_out_of_memory(error) else "failed"
+    ran_out = _is_out_of_memory(error) or (NO_ALGORITHM in str(error) and is_full())
+    return "out_of_memory" if ran_out else "failed"
 
 
-def _limit_memory(cell: Cell, device: torch.device) -> None:
-    """Let CUDA's allocator reserve no more than the budget; a CPU's peak is held against it afterwards."""
-    budget = cell.memory_budget_bytes
-    if budget is not None and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), device)
+def _is_nearly_full(job: CellJob) -> bool:
+    """Say whether the GPU, or what the cell may have of it, is nearly used up."""
+    device = torch.device(job.device)
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    budget = min(job.cell.memory_budget_bytes or total, total)
+    return free < (1 - NEARLY_FULL) * total or (
+        torch.cuda.max_memory_reserved(device) > NEARLY_FULL * budget
+    )
 
 
 def _check_budget(cell: Cell, memory: Memory) -> None:
@@ -193,7 +201,6 @@ def _profile_and_fit(
     found.meter = memory_meter(device, gpu)
     if job.weights_sha256:
         expect_unchanged(job.cell.recipe.weights, job.weights_sha256)
-    _limit_memory(job.cell, device)
     with gather(job.cell, device, partial(_follow, job)) as team:
         bench = set_up(job.cell, job.dataset, device, team)
         instruments = Instruments(
@@ -303,14 +310,21 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
     if error is None or isinstance(error, torch.OutOfMemoryError | MemoryError | OverBudgetError):
         return error is not None
     says_so = isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))
-    return bool(says_so) or _is_out_of_memory(error.__cause__)
+    # What leaves a graph's capture may raise anew over the error that ended it.
+    return bool(says_so) or _is_out_of_memory(error.__cause__ or error.__context__)
 
 
 def _is_missing_compiler(error: Exception) -> bool:
     """Say whether torch.compile found no compiler for this device; inductor wraps what says so."""
     said = f"{type(error).__name__}: {error}"
     return any(
-        name in said for name in ("InvalidCxxCompiler", "TritonMissing", "GPUTooOldForTriton")
+        name in said
+        for name in (
+            "InvalidCxxCompiler",
+            "TritonMissing",
+            "GPUTooOldForTriton",
+            "Failed to find C compiler",
+        )
     )
 
 

@@ -117,7 +117,7 @@ class CellJob:
     where it is empty none are written. `extras` are names of `EXTRAS`. With `takes_turns` the worker asks
     for its turn before each timed window and before whatever follows them. `workload` is what the windows
     are filled with: `training`, `repeating`, `inference` or `loading`. `forecast_bytes` is the peak memory
-    that was forecast, for the record.
+    that was forecast, for the record. `measures_energy` asks for it where the GPU has a counter.
     """
 
     cell: Cell
@@ -133,6 +133,7 @@ class CellJob:
     weights_sha256: str = ""
     workload: str = "training"
     forecast_bytes: int | None = None
+    measures_energy: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # The driver refreshes its energy counter some ten times a second: two seconds make that 5 %.
 ENERGY_SECONDS = 2.0
+# These modes of torch.compile record CUDA graphs, and a replay allocates nothing.
+RECORDED_BY_INDUCTOR = ("reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,9 @@ def profile_step(
     memory = instruments.meter.read(
         step, held=lambda: _held(training_step), data_bytes=bench.data.num_bytes
     )
-    loss_is_finite = training_step.has_finite_loss(tally)
     unknowns: dict[str, str] = {}
+    memory = _of_recording(memory, training_step, bench, unknowns)
+    loss_is_finite = training_step.has_finite_loss(tally)
     kernels: tuple[str, ...] = ()
     with _optional("kernels", unknowns):
         kernels = multiplying_kernels(step, device)
@@ -168,11 +171,27 @@ def profile_step(
     )
 
 
+def _of_recording(
+    memory: Memory, step: TrainingStep, bench: Bench, unknowns: dict[str, str]
+) -> Memory:
+    """Return the memory of a step that is replayed: what its recording showed, for replays show less."""
+    if bench.device.type == "cuda" and bench.cell.compile in RECORDED_BY_INDUCTOR:
+        unknowns["peak_allocated_mib"] = (
+            f"compile={bench.cell.compile} replays CUDA graphs, whose memory the allocator counts as free"
+        )
+        return replace(memory, peak_allocated_bytes=None)
+    if not step.recorded_peak_bytes:
+        return memory
+    peaks = memory.peak_allocated_bytes or 0, step.recorded_peak_bytes - (memory.data_bytes or 0)
+    setup_peaks = memory.setup_peak_bytes or 0, step.setup_peak_bytes
+    return replace(memory, peak_allocated_bytes=max(peaks), setup_peak_bytes=max(setup_peaks))
+
+
 def _energy(
     step: Step, clock: Stopwatch, step_seconds: float, job: CellJob, gpu: Gpu | None
 ) -> Energy | None:
-    """Measure one long window's energy; `None` where there is no counter for it."""
-    before = gpu.energy_joules() if gpu else None
+    """Measure one long window's energy; `None` where nobody asks, or there is no counter for it."""
+    before = gpu.energy_joules() if gpu and job.measures_energy else None
     if gpu is None or before is None:
         return None
     num_steps = math.ceil(ENERGY_SECONDS / step_seconds)

@@ -133,6 +133,7 @@ def set_up(
         raise UnsupportedError(reason)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # events and streams that name no device belong to this one
+        _limit_memory(cell, device)
     mode.apply()
     # Batch shapes are fixed: let cuDNN try its algorithms once, before any window.
     torch.backends.cudnn.benchmark = True
@@ -154,6 +155,14 @@ def set_up(
         team=team,
         pids=list(team.pids) if team else [],
     )
+
+
+def _limit_memory(cell: Cell, device: torch.device) -> None:
+    """Let CUDA's allocator reserve no more than the budget; a CPU's peak is held against it afterwards."""
+    if cell.memory_budget_bytes is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        fraction = min(1.0, cell.memory_budget_bytes / total)
+        torch.cuda.set_per_process_memory_fraction(fraction, device)
 
 
 def _find_weights(cell: Cell) -> tuple[str, str | None]:
@@ -185,14 +194,26 @@ def add_dropout(model: nn.Module, probability: float) -> None:
 
 def compile_unsupported(mode: str, device: torch.device) -> str | None:
     """Return why a model cannot be compiled so on `device`, or `None` when it can."""
-    if device.type == "cuda" or mode == "off":
+    if mode == "off":
         return None
+    if device.type == "cuda":
+        return None if mode == "graph" else _lacks_c_compiler(mode)
     if mode in {"graph", "reduce-overhead"}:
         return f"compile={mode} records CUDA graphs, which need a CUDA device"
     compiler = os.environ.get("CXX") or "g++"
     if shutil.which(compiler) is None:
         return f"compile={mode} on a CPU needs a C++ compiler, and {compiler} is not installed"
     return None
+
+
+def _lacks_c_compiler(mode: str) -> str | None:
+    """Return why Triton, which compiles a launcher for its kernels, cannot; `None` when it can."""
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    if any(shutil.which(compiler) for compiler in compilers):
+        return None
+    return (
+        f"compile={mode} on CUDA needs a C compiler, and {' or '.join(compilers)} is not installed"
+    )
 
 
 def _known(value: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -78,3 +79,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> DatasetInfo:
     return prepare(
         "digits", data_dir=folder, cache_dir=folder / "cache", download=False, image_size=None
     )
+
+
+@pytest.fixture(autouse=True)
+def clean_gpu(request: pytest.FixtureRequest) -> None:
+    """Before a test on the GPU, let go of what earlier ones have left in reference cycles there."""
+    if request.node.get_closest_marker("gpu"):
+        gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from cnnbench.architectures import IMAGENET_STATISTICS
 from cnnbench.checkpointing import FROZEN_NOTE
 from cnnbench.errors import UnsupportedError
-from cnnbench.setup import Bench, add_dropout, set_up
+from cnnbench.setup import Bench, add_dropout, compile_unsupported, set_up
 from cnnbench.training.fit import evaluate
 from cnnbench.training.step import GraphedStep, Tally, TrainingStep
 from sample_jobs import TINY_CNN, tiny_cell, tiny_recipe
@@ -161,6 +162,19 @@ def test_compiling_without_a_compiler_is_unsupported(
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UnsupportedError, match="no-such-compiler is not installed"):
         bench(compile="default")
+
+
+def test_on_cuda_inductor_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    reason = compile_unsupported("max-autotune", cuda)
+    assert (
+        reason
+        == "compile=max-autotune on CUDA needs a C compiler, and no-such-compiler is not installed"
+    )
+    assert compile_unsupported("graph", cuda) is None
+    monkeypatch.setenv("CC", sys.executable)
+    assert compile_unsupported("default", cuda) is None
 
 
 def test_what_cannot_be_checkpointed_is_unsupported(

@@ -75,7 +75,9 @@ class CudaMemoryMeter(MemoryMeter):
         self._device = device
         self._gpu = gpu
         self._retries_before = 0
-        torch.cuda.reset_peak_memory_stats(device)
+        # A fresh process has nothing to reset, and no allocator yet that could be asked to.
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats(device)
 
     def steady_state(self) -> None:
         """Keep the set-up's peak and start a new one for the steps."""

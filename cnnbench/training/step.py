@@ -67,6 +67,8 @@ class TrainingStep:
         self._device = device
         self._label_smoothing = label_smoothing
         self.num_attempts = 0
+        # Of allocated memory, where a step is recorded once and then replayed.
+        self.setup_peak_bytes = self.recorded_peak_bytes = 0
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor, tally: Tally) -> None:
         """Train on one batch and add its loss and its hits to `tally`."""
@@ -137,6 +139,10 @@ class GraphedStep(TrainingStep):
 
     Capturing needs an optimizer made with `capturable=True`, and side-stream warm-up steps before it
     (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). What these train is undone.
+
+    A replay allocates nothing: what the graph frees again stays in its pool and is counted no more. So the
+    peak of a step is `recorded_peak_bytes`, seen while it was captured; `setup_peak_bytes` is what had been
+    the highest until then.
     """
 
     NUM_WARMUP_STEPS = 3
@@ -169,6 +175,10 @@ class GraphedStep(TrainingStep):
                     super()._compute(self._images, self._labels)
             torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        self.setup_peak_bytes = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        # Beside us a thread may pin batches, whose calls would end a capture of the mode "global".
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._loss, self._logits = super()._compute(self._images, self._labels)
+        self.recorded_peak_bytes = torch.cuda.max_memory_allocated()
         self._graph = graph

@@ -57,6 +57,7 @@ def test_a_precision_that_is_not_what_was_asked_for_is_invalid(
 
 
 BAD_MODELS = """
+import torch
 from torch import nn
 
 class RaisesWhenTrained(nn.Sequential):
@@ -68,6 +69,16 @@ class RaisesWhenTrained(nn.Sequential):
         if self.num_calls > 3:
             raise KeyError("the third step\\nwas one too many")
         return super().forward(x)
+
+class RunsOut(nn.Sequential):
+    def __init__(self, says="capture failed"):
+        super().__init__(nn.Flatten(), nn.Linear(768, 10))
+        self.says = says
+    def forward(self, x):
+        try:
+            raise torch.OutOfMemoryError("no memory left") if self.says == "capture failed" else KeyError(0)
+        finally:
+            raise RuntimeError(self.says)
 """
 
 
@@ -88,6 +99,22 @@ def test_a_model_that_raises_fails_with_one_line_and_its_traceback(
     assert record.num_parameters == 7690
     assert "RaisesWhenTrained" not in record.error
     assert 'raise KeyError("the third step' in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("bad_models")
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("RunsOut", "out_of_memory"),  # raised anew over what ended it
+        # On a GPU that is full this would be said of the memory.
+        ("RunsOut(says='unable to find an engine to execute this computation')", "failed"),
+    ],
+)
+def test_what_ran_out_of_memory_says_so_however_it_is_told(
+    digits: DatasetInfo, model: str, status: str
+) -> None:
+    record = run(tiny_cell(f"execute_bad_models:{model}", recipe=TRAINS), digits)
+    assert record.status == status, record.error
 
 
 def test_data_that_is_gone_fails_with_its_name_and_no_traceback(

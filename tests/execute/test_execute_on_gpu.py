@@ -11,6 +11,8 @@ import torch
 import fake_nvml
 from cnnbench.execute import SNAPSHOT, execute
 from cnnbench.precision import Precision
+from cnnbench.sweep.run import look, run_job
+from cnnbench.sweep.workers import launcher
 from executed import RESNET, TRAINS
 from sample_jobs import job, tiny_cell, tiny_recipe
 
@@ -100,6 +102,25 @@ def test_on_cuda_a_cell_is_profiled_and_trained(digits: DatasetInfo, name: str) 
     assert record.profile is not None
     assert {window.foreign_fraction for window in record.profile.windows} == {None}
     assert record.kernels or "kernels" in record.unknowns
+
+
+@pytest.mark.gpu
+def test_on_cuda_a_forked_worker_measures_a_graph_like_the_plain_step(digits: DatasetInfo) -> None:
+    peaks = {}
+    with launcher("forkserver") as workers:
+        environment = look(workers, "cuda:0")
+        for compiled, loader in (("off", "device"), ("graph", "device"), ("graph", "workers")):
+            cell = tiny_cell(RESNET, compile=compiled, loader=loader, batch_size=64)
+            given = replace(job(cell, digits), device="cuda:0", device_uuid=environment.device_uuid)
+            record = run_job(workers, given, environment)
+            assert (record.status, record.error) == ("completed", None)
+            assert record.memory is not None
+            peaks[compiled, loader] = record.memory.peak_allocated_bytes
+    plain = peaks["off", "device"]
+    assert plain is not None
+    for peak in peaks.values():  # a graph keeps its batch, and gradients it does not release
+        assert peak is not None
+        assert 0.8 * plain < peak < 2 * plain
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +94,14 @@ def test_what_a_cpu_does_not_have_is_unknown() -> None:
 
 def test_the_meter_suits_the_device() -> None:
     assert type(memory_meter(torch.device("cpu"))) is MemoryMeter
+
+
+def test_cudas_meter_is_made_before_the_process_is_on_the_gpu() -> None:
+    program = (
+        "import torch; from cnnbench.measure.memory import memory_meter;"
+        " memory_meter(torch.device('cuda', 0)); assert not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.gpu
