@@ -37,9 +37,10 @@ import click
 from bench import busy, memory, recommend, recomputation, scale, speed, trust
 from bench.figures import Figure, describe, figure, read_figures, write_figures
 from bench.preflight import preflight
+from bench.trust import job_of
 from cnnbench import noise
 from cnnbench.cell import Cell, Recipe, Timing
-from cnnbench.job import CellJob, Request
+from cnnbench.job import Request
 from cnnbench.sweep.run import check, look
 from cnnbench.sweep.workers import launcher
 from cnnbench.tracking import open_store
@@ -217,13 +218,7 @@ def _cost(folder: Path, _: argparse.Namespace) -> list[Figure]:
 
 
 def _run(workers: Launcher, ready: Ready) -> Record:
-    job = CellJob(
-        cell=CELL,
-        dataset=ready.dataset,
-        device=ready.environment.device_type,
-        sweep_id="harness",
-        environment_hash="",
-    )
+    job = job_of(ready, CELL)
     outcome = workers.run(Request(cell=job), on_progress=lambda _: None, timeout_seconds=None)
     if outcome.answer is None or outcome.answer.record is None:
         msg = f"the cell failed: {outcome.death}\n{outcome.stderr_tail}"

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure
 from bench.preflight import preflight
+from bench.trust import job_of
 from cnnbench.architectures import ARCHITECTURES
 from cnnbench.cell import Cell, Recipe
 from cnnbench.forecast import questions
-from cnnbench.job import CellJob, ForecastJob
+from cnnbench.job import ForecastJob
 from cnnbench.max_batch import TRY_TIMING
 from cnnbench.record import MIB
 from cnnbench.sweep.foresight import foresee
@@ -84,13 +85,7 @@ def _compare(workers: Launcher, ready: Ready, cells: Sequence[Cell]) -> list[Fig
 
 
 def _measure(workers: Launcher, ready: Ready, cell: Cell) -> int:
-    job = CellJob(
-        cell=cell,
-        dataset=ready.dataset,
-        device=ready.environment.device_type,
-        sweep_id="harness",
-        environment_hash="",
-    )
+    job = job_of(ready, cell)
     record = run_job(workers, job, ready.environment)
     if record.memory is None or record.memory.peak_allocated_bytes is None:
         msg = f"{cell.name} was not measured: {record.error}"

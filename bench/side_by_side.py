@@ -88,7 +88,7 @@ def by_turns(cell: Cell, *, num_processes: int, against: str = "bare") -> list[P
 
 def _harness(cell: Cell) -> Callable[[str], Run]:
     """Return what gives, for a workload's name, what runs so many steps of it as a window of a cell does."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     folder = Path(tempfile.gettempdir())
     data = prepare(cell.dataset, data_dir=folder, cache_dir=folder, download=False, image_size=None)
     bench = set_up(resolve(cell, data), data, device)

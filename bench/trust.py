@@ -29,6 +29,7 @@ from cnnbench.analysis.paired import compare_until_decided
 from cnnbench.cell import Cell, Recipe, Timing
 from cnnbench.job import CellJob
 from cnnbench.noise import CPU_CELL, CUDA_CELL
+from cnnbench.session import device_of
 from cnnbench.stats import Comparison, compare
 from cnnbench.sweep.interleave import interleaved
 from cnnbench.sweep.plan import resolve
@@ -176,14 +177,14 @@ def prepare(
 
 
 def job_of(ready: Ready, cell: Cell) -> CellJob:
+    """Return what a worker is asked to do for `cell` on the device that the preflight found."""
     environment = ready.environment
-    index = environment.device_index
     return CellJob(
         cell=resolve(cell, ready.dataset),
         dataset=ready.dataset,
-        device=environment.device_type if index is None else f"cuda:{index}",
+        device=device_of(environment),
         device_uuid=environment.device_uuid,
-        sweep_id="trust",
+        sweep_id="bench",
         environment_hash="",
     )
 

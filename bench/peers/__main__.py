@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -69,7 +70,10 @@ def main() -> int:
             ready = check(workers, asked)
             try:
                 fresh = _compare(one, workers, ready, num_pairs=arguments.pairs, delta=delta)
-            except RuntimeError as error:  # the others can be measured all the same
+            except (
+                RuntimeError,
+                subprocess.CalledProcessError,
+            ) as error:  # the others can be measured all the same
                 click.echo(f"{one.name}: not measured: {error}", err=True)
                 status = 1
                 continue
