@@ -133,13 +133,20 @@ class Environment:
         cnnbench's own code. A commit that changes no code, another thread's load or another folder
         do not count.
         """
+        return digest({**self._identity(_MACHINE + _CODE), "parts": parts})
+
+    @property
+    def machine_hash(self) -> str:
+        """Return what the hash covers besides cnnbench's own code and the number of threads."""
+        return digest(self._identity(_MACHINE))
+
+    def _identity(self, names: tuple[str, ...]) -> dict[str, object]:
         fields = asdict(self)
-        kept = {name: fields[name] for name in _IDENTITY}
         power_limit = self.gpu.power_limit_watts if self.gpu else None
-        return digest({**kept, "power_limit_watts": power_limit, "parts": parts})
+        return {**{name: fields[name] for name in names}, "power_limit_watts": power_limit}
 
 
-_IDENTITY = (
+_MACHINE = (
     "device",
     "device_type",
     "device_memory_bytes",
@@ -148,12 +155,10 @@ _IDENTITY = (
     "cudnn",
     "cpu",
     "num_cpus",
-    "num_threads",
     "torch",
     "torchvision",
-    "cnnbench",
-    "code_digest",
 )
+_CODE = ("num_threads", "cnnbench", "code_digest")
 
 # From "://" to the last "@" that comes before the next URI: a password may hold any character.
 _USER_PART = re.compile(r"://(?:(?!\s[a-z][a-z0-9+.-]*://).)*@", re.IGNORECASE | re.DOTALL)

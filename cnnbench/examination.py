@@ -11,6 +11,7 @@ from cnnbench.errors import CnnbenchError
 from cnnbench.job import Examination, Finding
 from cnnbench.logbook import logbook
 from cnnbench.noise import Noise, load_noise, measure_noise
+from cnnbench.regress.machine import this_machine, threads_exported
 from cnnbench.session import device_of
 from cnnbench.sweep.run import Observer, examine, look
 from cnnbench.sweep.workers import launcher
@@ -61,13 +62,24 @@ def diagnose_machine(
         store = _store(options.tracking_uri, results_dir)
         if with_noise:
             say("measuring the noise: one setting against itself")
-            both = workers, stack.enter_context(launcher("forkserver"))
-            noise: Noise | None = measure_noise(both, environment, device, results_dir, say=say)
+            noise: Noise | None = _noise(options.device, results_dir, say)
         else:
             noise = load_noise(results_dir, environment)
     return Diagnostics(
         environment=environment, findings=(*found, store, _of_noise(noise)), noise=noise
     )
+
+
+def _noise(device: str, results_dir: Path, say: Callable[[str], None]) -> Noise:
+    """Measure the noise with as many threads as comparisons take."""
+    with (
+        threads_exported(this_machine(device)),
+        launcher("forkserver") as ours,
+        launcher("forkserver") as theirs,
+    ):
+        environment = look(ours, device)
+        both = ours, theirs
+        return measure_noise(both, environment, device_of(environment), results_dir, say=say)
 
 
 def _store(uri: str | None, results_dir: Path) -> Finding:
@@ -86,6 +98,7 @@ def _of_noise(noise: Noise | None) -> Finding:
         return Finding(subject="noise", status="unknown", text=text, remedy=remedy)
     text = (
         f"identical settings differ by up to {noise.floor:.1%} here ({noise.cell},"
-        f" {noise.num_pairs} pairs of processes): differences below {noise.delta:.1%} count as none"
+        f" {noise.num_pairs} pairs of processes, threads: {noise.num_threads}): differences below"
+        f" {noise.delta:.1%} count as none"
     )
     return Finding(subject="noise", status="ok", text=text)

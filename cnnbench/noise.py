@@ -54,15 +54,16 @@ CUDA_CELL = Cell(
 class Noise:
     """What `doctor --noise` found: identical settings differ by up to `floor`, a fraction.
 
-    It holds for the environment whose hash it carries, and for a quiet time like that in which it was
-    measured.
+    It holds for the machine and its libraries whose hash it carries, whatever code runs there, and for a
+    quiet time like that in which it was measured.
     """
 
     floor: float
     num_pairs: int
     cell: str
     device: str
-    environment_hash: str
+    num_threads: int
+    machine_hash: str
 
     @property
     def delta(self) -> float:
@@ -118,7 +119,8 @@ def measure_noise(
         num_pairs=len(pairs),
         cell=job.cell.name,
         device=environment.device,
-        environment_hash=environment.hash_with(),
+        num_threads=environment.num_threads,
+        machine_hash=environment.machine_hash,
     )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / NAME) as path:
@@ -127,12 +129,12 @@ def measure_noise(
 
 
 def load_noise(folder: Path, environment: Environment) -> Noise | None:
-    """Return what was measured in this very environment, `None` where nothing was."""
+    """Return what was measured on this machine with these libraries, `None` where nothing was."""
     try:
         noise = msgspec.json.decode((folder / NAME).read_bytes(), type=Noise)
     except (OSError, msgspec.DecodeError):
         return None
-    return noise if noise.environment_hash == environment.hash_with() else None
+    return noise if noise.machine_hash == environment.machine_hash else None
 
 
 def delta(folder: Path, environment: Environment) -> float:

@@ -40,7 +40,7 @@ def workers() -> Iterator[tuple[Launcher, Launcher]]:
         yield ours, theirs
 
 
-def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
+def test_the_noise_is_measured_between_processes_and_kept_for_this_machine(
     workers: tuple[Launcher, Launcher], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever else uses the machine that runs the tests: here, they are not to matter.
@@ -54,6 +54,8 @@ def test_the_noise_is_measured_between_processes_and_kept_for_this_environment(
     assert found.device == environment.device
     assert load_noise(folder, environment) == found
     assert delta(folder, environment) == found.delta
+    changed = replace(environment, code_digest="another", num_threads=99)
+    assert load_noise(folder, changed) == found
     upgraded = replace(environment, torch="99.0")
     assert load_noise(folder, upgraded) is None
     assert delta(folder, upgraded) == MIN_DELTA
@@ -69,7 +71,7 @@ def test_beside_neighbours_that_never_rest_there_is_no_noise_floor_to_keep(
 
 
 def test_a_quiet_machine_still_calls_two_percent_no_news() -> None:
-    quiet = Noise(floor=0.004, num_pairs=10, cell="c", device="d", environment_hash="e")
+    quiet = Noise(floor=0.004, num_pairs=10, cell="c", device="d", num_threads=1, machine_hash="e")
     assert quiet.delta == MIN_DELTA
     assert replace(quiet, floor=0.07).delta == 0.07
 
