@@ -19,7 +19,6 @@ from cnnbench.sweep.server import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _STDERR = 2
 
@@ -30,15 +29,9 @@ class Forkserver(Isolated):
     A server that dies takes the worker along that runs just then, and is replaced by the next request.
     """
 
-    def __init__(self, place: Place = ANYWHERE, *, root: Path | None = None) -> None:
-        """Start the server; it imports while the caller goes on.
-
-        Args:
-            place: where its workers run.
-            root: a folder that holds another cnnbench, to be run instead of this one.
-        """
+    def __init__(self, place: Place = ANYWHERE) -> None:
+        """Start the server; it imports while the caller goes on."""
         super().__init__(place)
-        self._root = root
         self._number = 0
         self._ended: int | None = None
         self._start_server()
@@ -47,7 +40,7 @@ class Forkserver(Isolated):
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._server = start_python(
-                "cnnbench.sweep.server", theirs, self._place, stderr=_STDERR, root=self._root
+                "cnnbench.sweep.server", theirs, self._place, stderr=_STDERR
             )
         self._ready = False
         self._worker_pid: int | None = None

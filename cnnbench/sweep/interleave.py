@@ -68,10 +68,14 @@ def take_turns(
     jobs: tuple[CellJob, CellJob],
     environment: Environment,
     order: random.Random,
+    timeout_seconds: float | None = None,
 ) -> tuple[Record, Record]:
-    """Return the records of one pair, as `interleaved` yields them; `order` decides whose turn it is."""
+    """Return the records of one pair, as `interleaved` yields them; `order` decides whose turn it is.
+
+    A process is ended after `timeout_seconds`, in which its waiting for its turns does not count.
+    """
     arms = [
-        _Arm(launcher, replace(job, takes_turns=True), environment)
+        _Arm(launcher, replace(job, takes_turns=True), environment, timeout_seconds)
         for launcher, job in zip(launchers, jobs, strict=True)
     ]
     for arm in order.sample(arms, len(arms)):
@@ -95,10 +99,17 @@ def renew(launchers: Iterable[Launcher]) -> None:
 class _Arm:
     """One run in a thread of its own, which works only while it has been given its turn."""
 
-    def __init__(self, launcher: Launcher, job: CellJob, environment: Environment) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        job: CellJob,
+        environment: Environment,
+        timeout_seconds: float | None,
+    ) -> None:
         self._launcher = launcher
         self._job = job
         self._environment = environment
+        self._timeout_seconds = timeout_seconds
         self._record: Record | None = None
         self._error: BaseException | None = None
         self._given = threading.Semaphore(0)
@@ -126,7 +137,13 @@ class _Arm:
 
     def _run(self) -> None:
         try:
-            self._record = run_job(self._launcher, self._job, self._environment, on_turn=self._wait)
+            self._record = run_job(
+                self._launcher,
+                self._job,
+                self._environment,
+                on_turn=self._wait,
+                timeout_seconds=self._timeout_seconds,
+            )
         except BaseException as error:  # noqa: BLE001 (told by `record`, in the thread that asked)
             self._error = error
         self.has_ended = True

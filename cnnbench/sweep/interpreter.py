@@ -12,7 +12,6 @@ from cnnbench.sweep.variables import worker_variables
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
 
     from cnnbench.sweep.launcher import Place
 
@@ -23,21 +22,19 @@ def start_python(
     place: Place,
     *,
     stderr: Any,
-    root: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `module` in a session of its own, so that a Ctrl-C at the terminal reaches only us."""
     fd = connection.fileno()
     variables = worker_variables(os.environ, place)
-    if root is not None:
-        variables["PYTHONPATH"] = os.pathsep.join((str(root), variables["PYTHONPATH"]))
     process = subprocess.Popen(
         # -P: a user's file that is called like a module of ours or of Python's hides none.
-        [sys.executable, "-P", "-m", module, str(fd), str(os.getpid())],
+        [str(place.python or sys.executable), "-P", "-m", module, str(fd), str(os.getpid())],
         pass_fds=[fd],
         stdin=subprocess.DEVNULL,
         stdout=stderr,
         stderr=stderr,
         env=variables,
+        cwd=place.folder,
         start_new_session=True,
     )
     if place.processors:

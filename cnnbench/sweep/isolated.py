@@ -69,7 +69,8 @@ class Isolated(Launcher):
             talk.read()
             if ended:
                 return True
-            left = None if deadline is None else deadline - time.monotonic()
+            # Whoever waits for its turn does not use its time up.
+            left = None if deadline is None else deadline + talk.turn_seconds - time.monotonic()
             if left is not None and left <= 0:
                 return False
             files = [self._event_file(), *([] if talk.closed else [talk.connection])]
@@ -118,6 +119,7 @@ class _Talk:
         self._on_turn = on_turn
         self.answer: Answer | None = None
         self.closed = False
+        self.turn_seconds = 0.0  # spent on waiting for its turns
         self._on_progress = on_progress
         self._pending = b""
 
@@ -141,7 +143,9 @@ class _Talk:
         if answer.progress is not None:
             self._on_progress(answer.progress)
         elif answer.turn:
+            asked = time.monotonic()
             self._on_turn()
+            self.turn_seconds += time.monotonic() - asked
             with contextlib.suppress(ConnectionError):  # it died waiting: its status will tell
                 self.connection.sendall(b"\n")
         else:

@@ -11,6 +11,7 @@ from cnnbench.job import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
     from cnnbench.job import Answer, Request
@@ -35,10 +36,16 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where workers run: on which processors (empty: on all), and with which `variables` set for them."""
+    """Where workers run: on which processors (empty: on all), with which `variables`, in which `folder`.
+
+    The variables take the place of those that a worker would have; `None` is the present folder, and
+    without `python` workers run on the interpreter that runs here.
+    """
 
     processors: frozenset[int] = frozenset()
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    python: Path | None = None
 
 
 ANYWHERE = Place()

@@ -62,9 +62,9 @@ def worker_variables(variables: Any, place: Place = ANYWHERE) -> dict[str, str]:
     kept.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     for name, value in _STEADY_MALLOC.items():
         kept.setdefault(name, value)
-    kept.update(place.variables)
     # numpy's BLAS would start threads at import, and no forked worker could use them.
     kept["OPENBLAS_NUM_THREADS"] = "1"
     kept |= clock.shared()
     kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    kept.update(place.variables)
     return kept

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cnnbench.errors import WorkerError
 from cnnbench.job import Answer
-from cnnbench.sweep.interleave import interleaved
+from cnnbench.sweep.interleave import interleaved, take_turns
 from cnnbench.sweep.workers import Launcher, Outcome, launcher
 from sample_jobs import job, tiny_cell
 from sample_records import sample_environment, sample_record
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from cnnbench.sweep.workers import OnProgress, OnTurn
 
 NUM_TURNS = 6
+# Far more than a tiny cell takes.
+LIMIT_SECONDS = 8.0
+# Of an order in which the first of two begins, and waits for the second.
+SEED = 1
 
 
 class Remembering(Launcher):
@@ -143,3 +149,21 @@ def test_real_workers_take_turns_and_each_run_has_a_process_of_its_own(
     # They lived at the same time.
     for one, other in (records[:2], records[2:]):
         assert max(one.started_at, other.started_at) < min(one.finished_at, other.finished_at)
+
+
+def test_waiting_for_a_turn_does_not_count_as_a_runs_own_time(digits: DatasetInfo) -> None:
+    given = job(tiny_cell(), digits)
+
+    class Slow(Remembering):
+        """Works for longer than the other may take."""
+
+        def run(self, *arguments: Any, **options: Any) -> Outcome:
+            time.sleep(LIMIT_SECONDS + 1)
+            return super().run(*arguments, **options)
+
+    with launcher("forkserver") as ours:
+        ours.wait_until_ready()
+        slow = Slow([], threading.Lock())
+        order = random.Random(SEED)  # noqa: S311 (an order, no secret)
+        pair = take_turns((ours, slow), (given, given), sample_environment(), order, LIMIT_SECONDS)
+    assert [record.status for record in pair] == ["completed"] * 2
