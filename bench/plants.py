@@ -8,9 +8,8 @@ what stands there already for this commit: an interrupted run goes on. `--only` 
     busy        the same beside a noisy neighbour: at worst inconclusive
 
 The commit is cloned into a temporary folder, the plant edits the clone's files, and the clone's own
-`cnnbench regress --base HEAD` judges it, as it would in a review. The unchanged commit is judged by the
-machine's noise floor, measured with `cnnbench doctor --noise` before the first call (some minutes); an
-edited tree is another environment, for which none is known, and judged by 2 %.
+`cnnbench regress --base HEAD` judges it, as it would in a review: by the machine's noise floor, measured
+with `cnnbench doctor --noise` before the first call (some minutes).
 """
 
 from __future__ import annotations
@@ -111,11 +110,11 @@ class _Bench:
 
     def run(self, part: str) -> None:
         """Run the calls of one part that have no row yet."""
+        noise = self._noise()  # of a quiet machine, so before the neighbour comes
         if part == "plants":
             for plant in self._plants():
-                self._call(part, plant, 1)
+                self._call(part, plant, 1, noise)
             return
-        noise = self._noise()  # of a quiet machine, so before the neighbour comes
         with noisy_neighbour() if part == "busy" else nullcontext():
             for number in range(1, self.arguments.number + 1):
                 self._call(part, None, number, noise)
@@ -135,7 +134,7 @@ class _Bench:
         rows = read_rows(self.arguments.output)
         return [row for row in rows if row.part == part and row.commit == self.commit]
 
-    def _call(self, part: str, plant: Plant | None, number: int, noise: Path | None = None) -> None:
+    def _call(self, part: str, plant: Plant | None, number: int, noise: Path) -> None:
         name = plant.name if plant else ""
         if any((row.plant, row.number) == (name, number) for row in self._done(part)):
             return
@@ -147,8 +146,7 @@ class _Bench:
                 apply(edit, tree)
             results = Path(folder) / "results"
             results.mkdir()
-            if noise:
-                shutil.copy(noise, results)
+            shutil.copy(noise, results)
             start = time.monotonic()
             said = self._gate(tree, results, plant.tests if plant else "")
         row = judged(

@@ -36,7 +36,7 @@ def sample_run(number: int, step_seconds: float = STEP_SECONDS, **changes: Any) 
 
 
 def sample_test(
-    step_seconds: float = STEP_SECONDS, *, offset: int = 0, number: int = 6, **changes: Any
+    step_seconds: float = STEP_SECONDS, *, offset: int = 0, number: int = 8, **changes: Any
 ) -> Measured:
     """Return a timed test; two with another `offset` differ by chance alone."""
     runs = tuple(sample_run(offset + n, step_seconds, **changes) for n in range(number))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cnnbench.regress.opponent import Opponent
     from cnnbench.regress.run import Outcome
 
-BUDGET = "20m"
 # Each says by itself what is compared, so that of two one would go unheard.
 EXCLUSIVE = ("results", "no_compare", "base", "baseline")
 # But stored results may be held against a stored baseline.
@@ -44,6 +43,12 @@ class Duration(click.ParamType[float]):
 
 @click.command()
 @click.option("--base", metavar="REV", help="Measure this revision beside, by turns.")
+@click.option(
+    "--base-python",
+    metavar="PYTHON",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Run the revision on this interpreter, of an environment with another torch, say.",
+)
 @click.option("--baseline", type=click.Path(path_type=Path), help="Compare with this file.")
 @click.option(
     "--results",
@@ -52,7 +57,18 @@ class Duration(click.ParamType[float]):
     help="Measure nothing: judge this file (pytest-benchmark's JSON; repeat it for more processes).",
 )
 @click.option("--no-compare", is_flag=True, help="Only measure, for `cnnbench accept` to take.")
-@click.option("--budget", type=Duration(), default=BUDGET, show_default=True, help="10m, 90s, 1h")
+@click.option(
+    "--budget",
+    type=Duration(),
+    help="10m, 90s, 1h  [default: two minutes a test, at least 20m; most need less]",
+)
+@click.option(
+    "--cell-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="seconds that a process may take",
+)
 @click.option("--suite", type=click.Path(path_type=Path), help="a TOML file  [default: cnnbench's]")
 @click.option("--only", default="", metavar="TEXT", help="the tests with TEXT in their names")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N")
@@ -154,6 +170,9 @@ def _check_together(options: dict[str, Any]) -> None:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         msg = f"{named} exclude each other: leave one out."
         raise InvalidValueError(msg)
+    if options["base_python"] and not options["base"]:
+        msg = "--base-python needs a revision to run: --base REV (HEAD for the present code)."
+        raise InvalidValueError(msg)
 
 
 def _measure(options: dict[str, Any], results_dir: Path) -> Outcome:
@@ -170,6 +189,8 @@ def _measure(options: dict[str, Any], results_dir: Path) -> Outcome:
         suite=options["suite"],
         only=options["only"],
         budget_seconds=options["budget"],
+        process_seconds=options["cell_timeout"],
+        base_python=options["base_python"] and options["base_python"].absolute(),
     )
     outcome: Outcome = run.regress(
         settings, machine, opponent, say=lambda text: click.echo(f"{text} ...", err=True)
@@ -193,7 +214,12 @@ def _judge_files(options: dict[str, Any], results_dir: Path) -> Outcome:
     path = options["baseline"] or baselines.baseline_path(results_dir, candidate.machine)
     base = baselines.load_baseline(path, candidate.machine)
     baselines.check_same_suite(base, candidate.suite)
-    outcome: Outcome = import_module("cnnbench.regress.run").judged(
-        base, candidate, opponent=f"the baseline {path}", only=options["only"]
+    run = import_module("cnnbench.regress.run")
+    outcome: Outcome = run.judged(
+        base,
+        candidate,
+        opponent=f"the baseline {path}",
+        delta=run.stored_delta(candidate, results_dir),
+        only=options["only"],
     )
     return outcome

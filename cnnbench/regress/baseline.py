@@ -103,6 +103,8 @@ def accept(results: Results, results_dir: Path) -> Path:
 
 def _failure(test: Measured) -> str:
     """Return in words how many processes of a test failed, and of what first; empty where none did."""
+    if test.refused:
+        return f"{test.name} ({test.refused})"
     failed = [run for run in test.runs if run.status in {"failed", "timeout"}]
     if not failed:
         return ""

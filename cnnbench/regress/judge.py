@@ -11,6 +11,7 @@ from scipy import stats as distributions
 
 from cnnbench.analysis.paired import MIN_WINDOWS
 from cnnbench.errors import EXIT_FAILED, EXIT_INCONCLUSIVE
+from cnnbench.regress.completion import MIN_LOST, judge_completion
 from cnnbench.regress.suite import ACCURACY
 from cnnbench.stats import MIN_DELTA, MIN_PAIRS, compare
 
@@ -24,6 +25,8 @@ MIB = 2**20
 # A peak moves by less than this for reasons that are nobody's: alignment, a library's workspace.
 MEMORY_FRACTION = 0.01
 MEMORY_BYTES = 16 * MIB
+# Five processes each, all of one side above all of the other, have 0.004; eight with a stray one 0.005.
+MEMORY_SIGNIFICANCE = 0.01
 # Of the validation images, in absolute terms.
 ACCURACY_DELTA = 0.01
 MIN_SEEDS = 5
@@ -105,64 +108,78 @@ def judge(base: Results, candidate: Results, *, delta: float = MIN_DELTA) -> Jud
             findings.append(
                 Finding(test=name, measure="presence", verdict="regressed", reason=reason)
             )
-        else:
+        elif after.refused or not before.refused:
             findings.extend(judge_test(before, after, delta=delta))
-    new = tuple(name for name in candidate.tests if name not in base.tests)
+    new = tuple(name for name in candidate.tests if _is_new(name, base, candidate))
     return Judgement(findings=tuple(findings), new_tests=new)
+
+
+def _is_new(name: str, base: Results, candidate: Results) -> bool:
+    """Say whether the base has no such test, or cannot even begin with it."""
+    before = base.tests.get(name)
+    return before is None or (bool(before.refused) and not candidate.tests[name].refused)
 
 
 def judge_test(base: Measured, candidate: Measured, *, delta: float) -> list[Finding]:
     """Judge one test by everything that both sides have measured of it."""
+    unfit = [*_setting(base, candidate), *_refusal(base, candidate)]
+    if unfit:
+        return unfit
     found = [*_status(base, candidate)]
-    if not found:
-        found = [*_precision(base, candidate)]
-        if not any(finding.verdict != "same" for finding in found):
-            found += [*_validity(base, candidate)] or [*_throughput(base, candidate, delta)]
-        found += _memories(base, candidate)
-        found += _accuracy(base, candidate)
-    return found
+    if not (base.completed and candidate.completed):
+        return found
+    precision = [*_precision(base, candidate)]
+    if not any(finding.verdict != "same" for finding in precision):
+        precision += [*_validity(base, candidate)] or [*_throughput(base, candidate, delta)]
+    return [*found, *precision, *_memories(base, candidate), *_accuracy(base, candidate)]
 
 
 def is_decided(base: Measured, candidate: Measured, *, delta: float) -> bool:
     """Say whether more processes would change nothing."""
     found = judge_test(base, candidate, delta=delta)
     verdicts = {one.measure: one.verdict for one in found}
-    if verdicts.get("status", "same") != "same":
-        return verdicts["status"] != "inconclusive"
+    if verdicts.get("status") == "regressed":
+        return True
+    number = min(len(base.runs), len(candidate.runs))
+    if not (base.completed and candidate.completed):
+        return number >= MIN_LOST and verdicts.get("status") != "inconclusive"
     if base.kind != ACCURACY and verdicts.get("precision", "same") != "same":
         return True
-    if min(len(base.runs), len(candidate.runs)) < MIN_RUNS:
-        return all(run.status != "completed" for run in (*base.runs, *candidate.runs))
-    if len(candidate.runs) >= ENOUGH_RUNS and "regressed" in verdicts.values():
+    if number < MIN_RUNS:
+        return False
+    if number >= ENOUGH_RUNS and "regressed" in verdicts.values():
         return True
     return all(one.verdict != "inconclusive" for one in found)
 
 
+def _setting(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    """Yield a finding where two results have their name in common and not what was measured."""
+    if base.setting and candidate.setting and base.setting != candidate.setting:
+        reason = "the base's result is of another setting of the same name"
+        yield Finding(test=base.name, measure="setting", verdict="invalid", reason=reason)
+
+
+def _refusal(base: Measured, candidate: Measured) -> Iterator[Finding]:
+    """Yield a finding where the candidate cannot even begin."""
+    if candidate.refused:
+        verdict = "invalid" if base.refused else "regressed"
+        yield Finding(test=base.name, measure="status", verdict=verdict, reason=candidate.refused)
+
+
 def _status(base: Measured, candidate: Measured) -> Iterator[Finding]:
-    """Yield a verdict where a side did not complete: then there are no numbers to compare."""
-    before, after = _statuses(base), _statuses(candidate)
-    if before == after == ["completed"]:
-        return
-    lost = [run for run in candidate.runs if run.status != "completed"]
-    verdict, reason = "same", f"both ended as {', '.join(after)}"
-    if before == ["completed"]:
-        # Once may be chance, on a GPU that others share; a second process tells.
-        sure = len(lost) == len(candidate.runs) or len(lost) > 1
-        verdict = "regressed" if sure else "inconclusive"
-        reason = lost[0].error or ""
-    elif after == ["completed"]:
-        verdict, reason = "improved", "it completes now"
-    elif before != after:
-        verdict, reason = "invalid", "neither side completes"
-    yield Finding(
-        test=base.name,
-        measure="status",
-        verdict=verdict,
-        base=", ".join(before),
-        candidate=", ".join(after),
-        num_pairs=len(candidate.runs),
-        reason=reason,
-    )
+    """Yield a verdict where not every process completed: those that did are compared all the same."""
+    found = judge_completion(base, candidate)
+    if found is not None:
+        verdict, reason = found
+        yield Finding(
+            test=base.name,
+            measure="status",
+            verdict=verdict,
+            base=", ".join(_statuses(base)),
+            candidate=", ".join(_statuses(candidate)),
+            num_pairs=len(candidate.runs),
+            reason=reason,
+        )
 
 
 def _statuses(test: Measured) -> list[str]:
@@ -171,18 +188,22 @@ def _statuses(test: Measured) -> list[str]:
 
 def _precision(base: Measured, candidate: Measured) -> Iterator[Finding]:
     before, after = _precisions(base), _precisions(candidate)
-    if before and after:
-        changed = before != after
-        yield Finding(
-            test=base.name,
-            measure="precision",
-            verdict="regressed" if changed else "same",
-            base=", ".join(before),
-            candidate=", ".join(after),
-            reason="it computes in another precision, so speeds cannot be compared"
-            if changed
-            else "",
-        )
+    if not before:
+        return
+    verdict, reason = "same", ""
+    if not after:
+        verdict, reason = "invalid", "the candidate does not say in which precision it computes"
+    elif before != after:
+        verdict = "regressed"
+        reason = "it computes in another precision, so speeds cannot be compared"
+    yield Finding(
+        test=base.name,
+        measure="precision",
+        verdict=verdict,
+        base=", ".join(before),
+        candidate=", ".join(after),
+        reason=reason,
+    )
 
 
 def _precisions(test: Measured) -> list[str]:
@@ -201,14 +222,18 @@ def _validity(base: Measured, candidate: Measured) -> Iterator[Finding]:
 def _throughput(base: Measured, candidate: Measured, delta: float) -> Iterator[Finding]:
     if base.kind == ACCURACY:
         return
-    pairs = [*_quiet_pairs(base.runs, candidate.runs)]
-    num_lost = min(len(base.runs), len(candidate.runs)) - len(pairs)
+    both = [*_complete_pairs(base, candidate)]
+    pairs = [*_quiet_pairs(both)]
+    num_lost = len(both) - len(pairs)
     found = compare(pairs, delta=delta)
     verdict, reasons = found.verdict, [found.reason]
     if num_lost:
         reasons.insert(0, f"others used the machine in {num_lost} pairs")
     if not pairs and num_lost:
         verdict = "inconclusive"
+    if verdict == "regressed" and not _is_confirmed(pairs, delta):
+        verdict = "inconclusive"
+        reasons.append("slower, and more pairs must confirm it: not each half of them says so")
     # What is at worst a little slower, and at best faster, is no regression.
     if verdict == "inconclusive" and len(pairs) >= MIN_PAIRS and _is_no_slower(found, delta):
         verdict, reasons = "same", reasons[:-1]
@@ -226,13 +251,30 @@ def _throughput(base: Measured, candidate: Measured, delta: float) -> Iterator[F
     )
 
 
+def _is_confirmed(pairs: Sequence[Pair], delta: float) -> bool:
+    """Say whether the earlier half of the pairs and the later one both show a regression by themselves.
+
+    A test is judged anew after each pair, and beside many others: of twenty tests whose pairs vary by 5 %
+    one would now and then be called slower by chance, but hardly twice by pairs that are not the same.
+    """
+    middle = len(pairs) // 2
+    halves = pairs[:middle], pairs[middle:]
+    return all(compare(half, delta=delta).verdict == "regressed" for half in halves)
+
+
 def _is_no_slower(found: Comparison, delta: float) -> bool:
     return found.low is not None and math.log(found.low) >= -math.log1p(delta)
 
 
-def _quiet_pairs(base: Sequence[Run], candidate: Sequence[Run]) -> Iterator[Pair]:
+def _complete_pairs(base: Measured, candidate: Measured) -> Iterator[tuple[Run, Run]]:
+    for before, after in zip(base.runs, candidate.runs, strict=False):
+        if before.status == after.status == "completed":
+            yield before, after
+
+
+def _quiet_pairs(both: Iterable[tuple[Run, Run]]) -> Iterator[Pair]:
     """Yield the step times of windows that nobody disturbed, of the pairs that have enough."""
-    for before, after in zip(base, candidate, strict=False):
+    for before, after in both:
         quiet = [
             (ours.step_seconds, theirs.step_seconds)
             for ours, theirs in zip(before.windows, after.windows, strict=False)
@@ -246,9 +288,12 @@ def _memories(base: Measured, candidate: Measured) -> Iterator[Finding]:
     if base.kind == ACCURACY:
         return
     for name, measure in MEMORIES.items():
-        before, after = ([*_values(test.runs, name)] for test in (base, candidate))
+        before, after = ([*_values(test.completed, name)] for test in (base, candidate))
         if before and after:
             yield _memory(base.name, measure, before, after)
+        elif before:
+            reason = "it is no longer measured"
+            yield Finding(test=base.name, measure=measure, verdict="invalid", reason=reason)
 
 
 def _values(runs: Iterable[Run], name: str) -> Iterator[float]:
@@ -256,7 +301,7 @@ def _values(runs: Iterable[Run], name: str) -> Iterator[float]:
 
 
 def _memory(test: str, measure: str, before: list[float], after: list[float]) -> Finding:
-    """Compare medians; where the processes of the two sides overlap, nothing is certain.
+    """Compare medians; where the processes of the two sides overlap too much, nothing is certain.
 
     What the system says a process holds varies from one to the next, and of few processes all of one side
     lie above all of the other by chance: of one each, every second time. The allocator's counts do not vary.
@@ -264,12 +309,11 @@ def _memory(test: str, measure: str, before: list[float], after: list[float]) ->
     base, candidate = statistics.median(before), statistics.median(after)
     threshold = max(MEMORY_FRACTION * base, MEMORY_BYTES)
     verdict, reason = "same", ""
-    is_enough = measure != MEMORIES["process_bytes"] or min(len(before), len(after)) >= MIN_RUNS
+    varies = measure == MEMORIES["process_bytes"]
     if candidate - base > threshold:
-        is_sure = is_enough and min(after) > max(before)
-        verdict = "regressed" if is_sure else "inconclusive"
+        verdict = "regressed" if _is_above(after, before, varies=varies) else "inconclusive"
         reason = f"{(candidate - base) / MIB:+.0f} MiB, above {threshold / MIB:.0f} MiB"
-    elif base - candidate > threshold and is_enough and max(after) < min(before):
+    elif base - candidate > threshold and _is_above(before, after, varies=varies):
         verdict, reason = "improved", f"{(candidate - base) / MIB:+.0f} MiB"
     return Finding(
         test=test,
@@ -283,11 +327,19 @@ def _memory(test: str, measure: str, before: list[float], after: list[float]) ->
     )
 
 
+def _is_above(high: list[float], low: list[float], *, varies: bool) -> bool:
+    """Say whether `high` lies above `low` for sure: all of it, or by ranks (Mann and Whitney 1947)."""
+    if min(len(high), len(low)) < MIN_RUNS:
+        return not varies and min(high) > max(low)
+    found = distributions.mannwhitneyu(high, low, alternative="greater")
+    return bool(found.pvalue < MEMORY_SIGNIFICANCE)
+
+
 def _accuracy(base: Measured, candidate: Measured) -> Iterator[Finding]:
     """Compare what the same seeds reached: their difference has a Student's t interval."""
     if base.kind != ACCURACY:
         return
-    before, after = _by_seed(base.runs), _by_seed(candidate.runs)
+    before, after = _by_seed(base.completed), _by_seed(candidate.completed)
     seeds = sorted(before.keys() & after.keys())
     if not seeds:
         reason = "no seed has an accuracy on both sides"

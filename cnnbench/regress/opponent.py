@@ -64,15 +64,17 @@ def _no_baseline(machine: Machine, results_dir: Path) -> str:
     over: nothing is compared with it.
     """
     near = [path for path in others(results_dir, machine) if path.parent.name == machine.folder]
-    same = [(path, kept) for path in near if (kept := _readable(path))]
+    same = [
+        (path, kept)
+        for path in near
+        if (kept := _readable(path)) and machine.difference(kept.machine)
+    ]
     if not same:
         return "this machine has no baseline yet"
     newest_first = sorted(same, key=lambda one: one[1].measured_at, reverse=True)
     path, kept = min(newest_first, key=lambda one: len(machine.differing(one[1].machine)))
     # Reports show this to others, whom the path to the results does not concern.
     shown, difference = path.relative_to(results_dir), machine.difference(kept.machine)
-    if not difference:
-        return f"this machine's baseline {shown} has a former name: rename it to {machine.file}"
     return f"this device's baseline {shown} cannot be compared with: {difference}"
 
 

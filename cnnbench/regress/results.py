@@ -71,7 +71,7 @@ class Measured:
     """All processes of one test; of two that took turns, those at one position were a pair.
 
     `setting` is the digest of what was asked for, which the name tells in part; files from before there
-    was one have none.
+    was one have none. `refused` says why none could even begin.
     """
 
     name: str
@@ -79,6 +79,12 @@ class Measured:
     batch_size: int
     setting: str = ""
     runs: tuple[Run, ...] = ()
+    refused: str = ""
+
+    @property
+    def completed(self) -> tuple[Run, ...]:
+        """Return the processes that came to their end."""
+        return tuple(run for run in self.runs if run.status == "completed")
 
     @classmethod
     def of(cls, subject: Subject, runs: Iterable[Run] = ()) -> Measured:

@@ -35,7 +35,13 @@ class Revision:
     @property
     def text(self) -> str:
         """Return the commit in short, and why it is the one."""
-        return f"{self.commit[:10]} ({self.reason})"
+        whose = "" if is_own(self.root) else f" of {self.root.name}"
+        return f"{self.commit[:10]}{whose} ({self.reason})"
+
+    @property
+    def knows_workloads(self) -> bool:
+        """Say whether inference and the data path can be asked of it."""
+        return not is_own(self.root) or self.has(WORKLOADS)
 
     def has(self, path: str) -> bool:
         """Say whether the revision holds the file `path`."""
@@ -44,7 +50,7 @@ class Revision:
     @contextmanager
     def laid_out(self) -> Iterator[Path]:
         """Yield a folder with the revision's files, which goes afterwards; git hears nothing of it."""
-        if not self.has(WORKER):
+        if is_own(self.root) and not self.has(WORKER):
             msg = f"the revision {self.commit[:10]} holds no cnnbench that could be measured."
             raise InvalidValueError(msg)
         with TemporaryDirectory(prefix="cnnbench-base-") as folder:
@@ -58,20 +64,39 @@ class Revision:
 
 
 def checkout() -> Path | None:
-    """Return the root of the git checkout that this very package lies in; `None` where in none."""
+    """Return the root of the git checkout that is measured, `None` where there is none.
+
+    It is the one around the working folder: cnnbench's own, or that of a user's models. From elsewhere, or
+    from a checkout of another cnnbench than the one that runs, it is the one that this very package lies in.
+    """
+    around = _git(Path.cwd(), "rev-parse", "--show-toplevel")
+    if around is not None and (is_own(Path(around)) or not (Path(around) / WORKER).exists()):
+        return Path(around)
     found = _git(PACKAGE, "rev-parse", "--show-toplevel")
-    if found is None or Path(found).resolve() / "cnnbench" != PACKAGE:
-        return None
-    return Path(found)
+    return Path(found) if found is not None and is_own(Path(found)) else None
+
+
+def is_own(root: Path) -> bool:
+    """Say whether the checkout `root` is the one of this very package."""
+    return root.resolve() / "cnnbench" == PACKAGE
 
 
 def state(root: Path | None) -> tuple[str | None, bool]:
     """Return the present commit, and whether tracked files were changed since."""
     if root is None:
         return None, False
+    what = "cnnbench" if is_own(root) else "."
     return _git(root, "rev-parse", "HEAD"), bool(
-        _git(root, "status", "--porcelain", "--untracked-files=no", "--", "cnnbench")
+        _git(root, "status", "--porcelain", "--untracked-files=no", "--", what)
     )
+
+
+def working_files(root: Path) -> list[Path]:
+    """Return the files of a checkout as they lie there, from its root on: tracked ones, and new Python."""
+    tracked = _git(root, "ls-files", "-z") or ""
+    new = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or ""
+    found = dict.fromkeys(map(Path, filter(None, f"{tracked}\0{new}".split("\0"))))
+    return [path for path in found if (root / path).is_file() and not (root / path).is_symlink()]
 
 
 def find_revision(root: Path | None, name: str) -> Revision:
@@ -81,7 +106,7 @@ def find_revision(root: Path | None, name: str) -> Revision:
         InvalidValueError: there is no such revision, or no git checkout.
     """
     if root is None:
-        msg = "--base needs cnnbench to run from a git checkout; this one does not."
+        msg = "--base needs a git checkout: this folder lies in none, and cnnbench itself neither."
         raise InvalidValueError(msg)
     commit = _git(root, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     if commit is None or name.startswith("-"):

@@ -150,20 +150,9 @@ def test_a_baseline_of_this_device_with_other_software_is_named_with_what_differ
     (path.parent / "torn.json").write_text("{")
     chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
     assert chosen.text == (
-        "revision cccccccccc (the last commit);"
+        "revision cccccccccc of results (the last commit);"
         f" this device's baseline {path.relative_to(results_dir)} cannot be compared with: {said}"
     )
-
-
-def test_a_baseline_of_this_machine_under_another_name_is_named(
-    results_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = Revision(root=results_dir, commit="c" * 40, reason="the last commit")
-    monkeypatch.setattr("cnnbench.regress.opponent.default_revision", lambda _: found)
-    path = accept(sample_results(), results_dir)
-    old = path.rename(path.with_name("driver-none_torch-2.11.0+cu130_cuda-none.json"))
-    chosen = choose_opponent(sample_machine(), results_dir, base=None, baseline=None)
-    assert chosen.text.endswith(f"{old.name} has a former name: rename it to {path.name}")
 
 
 def test_without_baseline_and_history_the_remedy_is_named(
@@ -344,10 +333,16 @@ def test_a_test_that_failed_but_for_its_last_process_is_refused_and_named_once(
     lost = (replace(run, status=status, error="it broke") for run in others)
     flaky = replace(sample_test(), runs=(*lost, last))
     with pytest.raises(
-        StoreError, match=rf": {TRAINING} \(5 of 6 processes, first {status}: it broke\)\. "
+        StoreError, match=rf": {TRAINING} \(7 of 8 processes, first {status}: it broke\)\. "
     ):
         accept(sample_results(flaky), results_dir)
     assert not results_dir.exists()
+
+
+def test_a_test_that_could_not_begin_is_no_baseline(results_dir: Path) -> None:
+    refused = replace(sample_test(), runs=(), refused="no such layer")
+    with pytest.raises(StoreError, match=r"no baseline: .*\(no such layer\)"):
+        accept(sample_results(refused), results_dir)
 
 
 def test_stored_results_are_judged_without_measuring(

@@ -17,7 +17,7 @@ import pytest
 import cnnbench
 from cnnbench.regress.arms import side
 from cnnbench.regress.baseline import baseline_path, latest_path
-from cnnbench.regress.gate import measure_by_turns
+from cnnbench.regress.gate import Clock, Limits, measure_by_turns
 from cnnbench.regress.history import read_history
 from cnnbench.regress.machine import this_machine
 from cnnbench.regress.results import read_results, write_results
@@ -25,8 +25,8 @@ from cnnbench.regress.revision import WORKLOADS, checkout, find_revision, state
 from cnnbench.regress.suite import load_suite
 from command import environment, run_here
 from processes import descendants
+from repositories import git
 
-GIT = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
 TIMED = "training/simple_cnn(width=4)-fp32-b32-none"
 TRAINED = "accuracy/simple_cnn(width=8)-fp32-b64-none"
 
@@ -65,14 +65,6 @@ EDITS = (
     ("cnnbench/data/device_loader.py", "1 / (_MAX_GREY * std)", "1 / (_MAX_GREY**2 * std)"),
     ("suite.toml", VANISHED, ""),
 )
-
-
-def git(repository: Path, *arguments: str) -> None:
-    subprocess.run(
-        [*GIT, "-C", str(repository), *arguments],
-        check=True,
-        env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +182,13 @@ def test_each_round_has_fork_servers_of_its_own(
     (tmp_path / "suite.toml").write_text(SUITE)
     seen: list[set[int]] = []
     with (
-        side("base", "cpu", tmp_path, tmp_path, None) as base,
-        side("candidate", "cpu", tmp_path, tmp_path, None) as candidate,
+        side("base", "cpu", tmp_path, tmp_path) as base,
+        side("candidate", "cpu", tmp_path, tmp_path) as candidate,
     ):
         (race,) = measure_by_turns(
             (base, candidate),
             load_suite(tmp_path / "suite.toml"),
-            budget_seconds=600.0,
+            limits=Limits(process_seconds=600.0, clock=Clock(seconds=600.0)),
             delta=0.0,  # which nothing can settle
             say=lambda _: seen.append(descendants(os.getpid())),
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cnnbench.errors import InvalidValueError
+from cnnbench.regress import revision
+from cnnbench.regress.copies import present_state, revision_state
 from cnnbench.regress.revision import (
     WORKLOADS,
     checkout,
@@ -16,23 +17,10 @@ from cnnbench.regress.revision import (
     find_revision,
     state,
 )
+from repositories import git
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-GIT = ("git", "-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
-
-
-def git(repository: Path, *arguments: str) -> str:
-    variables = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    done = subprocess.run(
-        [*GIT, "-C", str(repository), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**variables, "GIT_CONFIG_GLOBAL": os.devnull},
-    )
-    return done.stdout.strip()
 
 
 def commit(repository: Path, text: str) -> str:
@@ -45,11 +33,12 @@ def commit(repository: Path, text: str) -> str:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
     commit(folder, "first")
+    monkeypatch.setattr(revision, "PACKAGE", folder.resolve() / "cnnbench")
     return folder
 
 
@@ -98,6 +87,7 @@ def test_a_revision_tells_what_it_holds(repository: Path) -> None:
     found = find_revision(repository, "main")
     assert found.has("cnnbench/worker.py")
     assert not found.has(WORKLOADS)
+    assert not found.knows_workloads
 
 
 @pytest.mark.parametrize("name", ["nowhere", "", "--all", "-h"])
@@ -123,6 +113,56 @@ def test_without_a_checkout_only_a_stored_baseline_can_be_compared_with() -> Non
         find_revision(None, "HEAD")
 
 
-def test_the_checkout_is_that_of_the_package_itself() -> None:
-    root = checkout()
-    assert root is None or (root / "cnnbench" / "worker.py").exists()
+def test_the_checkout_is_that_of_the_package_itself_or_of_a_users_models(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checkout() == repository
+    mine = tmp_path / "mine"
+    (mine / "models").mkdir(parents=True)
+    git(mine, "init", "-q", "-b", "main")
+    monkeypatch.chdir(mine / "models")
+    assert checkout() == mine
+    (mine / "cnnbench").mkdir()
+    (mine / "cnnbench" / "worker.py").write_text("another cnnbench, which is not the one that runs")
+    assert checkout() == repository
+
+
+def test_a_copy_holds_what_is_there_now_and_new_modules_but_nothing_else(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.log\nkept.py\n")
+    commit(repository, "second")
+    (repository / "cnnbench" / "worker.py").write_text("edited")
+    for name in ("new.py", "new.bin", "old.log", "kept.py"):
+        (repository / name).write_text(name)
+    with present_state(repository) as copy:
+        (repository / "cnnbench" / "worker.py").write_text("edited later")
+        assert (copy.folder / "cnnbench" / "worker.py").read_text() == "edited"
+        found = {path.name for path in copy.folder.rglob("*") if path.is_file()}
+        assert found == {".gitignore", "worker.py", "new.py"}
+    assert not copy.folder.exists()
+
+
+def test_workers_import_from_the_copy_what_is_imported_from_the_checkout_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / "src").mkdir(parents=True)
+    (mine / "src" / "model.py").write_text("")
+    (mine / "venv").mkdir()
+    git(mine, "init", "-q", "-b", "main")
+    git(mine, "add", "-A")
+    git(mine, "commit", "-q", "-m", "first")
+    monkeypatch.chdir(mine / "src")
+    elsewhere = str(tmp_path / "elsewhere")
+    monkeypatch.setattr("sys.path", ["", str(mine / "venv"), elsewhere])
+    with revision_state(find_revision(mine, "HEAD")) as copy:
+        place = copy.place()
+        assert place.folder == copy.folder / "src"
+        assert place.variables["PYTHONPATH"].split(os.pathsep) == [
+            str(copy.folder / "src"),
+            str(mine / "venv"),
+            elsewhere,
+        ]
+        other = copy.place(tmp_path / "python")
+        assert other.python == tmp_path / "python"
+        assert other.variables["PYTHONPATH"] == str(copy.folder / "src")
