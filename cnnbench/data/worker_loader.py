@@ -19,7 +19,7 @@ from cnnbench.data.device_loader import DeviceLoader
 from cnnbench.data.resize import fit_to_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from cnnbench.data.augment import Draws
     from cnnbench.data.device_loader import Batch
@@ -86,7 +86,7 @@ class WorkerLoader(DeviceLoader):
         """Yield full batches without end, for timing; one larger than the split repeats it."""
         generator = self._generator(seed)
 
-        def passes() -> Iterator[list[Request]]:
+        def passes() -> Generator[list[Request]]:
             while True:
                 yield from self._planned(generator)
 
@@ -104,7 +104,7 @@ class WorkerLoader(DeviceLoader):
     def _shuffled(self, generator: torch.Generator) -> Iterator[Batch]:
         return self._made(self._planned(generator))
 
-    def _planned(self, generator: torch.Generator) -> Iterator[list[Request]]:
+    def _planned(self, generator: torch.Generator) -> Generator[list[Request]]:
         order, draws = self._plan(generator)
         requests = self._asked(order, draws)
         for stop in range(self.batch_size, len(requests) + 1, self.batch_size):
@@ -124,17 +124,29 @@ class WorkerLoader(DeviceLoader):
             )
         ]
 
-    def _made(self, batches: Iterable[list[Request]]) -> Iterator[Batch]:
-        self._requests.batches = batches
+    def _made(self, batches: Generator[list[Request]]) -> Iterator[Batch]:
+        try:
+            for images, labels in self._begun(batches):
+                yield (
+                    images.to(self.device, non_blocking=True),
+                    labels.to(self.device, non_blocking=True),
+                )
+        finally:
+            # An unfinished plan refers to this loader, and the workers' iterator to the plan. Left to the
+            # cycle collector, queues end before the workers hear that they may: each is waited for 5 s.
+            batches.close()
+
+    def _begun(self, batches: Iterable[list[Request]]) -> Iterator[Batch]:
+        """Let the workers begin with `batches`; at the first time, fork them."""
         known = multiprocessing.active_children()
-        made = iter(self._loader)
+        self._requests.batches = batches
+        try:
+            made: Iterator[Batch] = iter(self._loader)
+        finally:
+            self._requests.batches = ()
         started = (child for child in multiprocessing.active_children() if child not in known)
         self._pids.extend(child.pid for child in started if child.pid is not None)
-        for images, labels in made:
-            yield (
-                images.to(self.device, non_blocking=True),
-                labels.to(self.device, non_blocking=True),
-            )
+        return made
 
 
 def num_workers() -> int:

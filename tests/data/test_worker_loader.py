@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import multiprocessing
+import weakref
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +118,47 @@ def test_the_workers_are_forked_once_are_told_and_end_with_the_loader() -> None:
     for worker in workers:
         worker.join(10)
     assert not set(multiprocessing.active_children()) & workers
+
+
+@contextmanager
+def no_cycle_collector() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("way", ["forever", "epoch"])
+def test_a_loader_left_amid_a_pass_ends_with_its_last_reference(way: str) -> None:
+    before = set(multiprocessing.active_children())
+    with no_cycle_collector():
+        # Small batches: more than the workers make ahead.
+        loader = WorkerLoader(random_split(1), device=CPU, batch_size=1)
+        batches = getattr(loader, way)(0)
+        for _ in range(2):
+            next(batches)
+        workers = set(multiprocessing.active_children()) - before
+        reference = weakref.ref(loader)
+        del loader, batches
+        assert reference() is None
+        # They ended by themselves; one that is waited for in vain is killed.
+        assert [worker.exitcode for worker in workers] == [0] * num_workers()
+
+
+def test_a_plan_that_fails_leaves_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    before = set(multiprocessing.active_children())
+    loader = WorkerLoader(random_split(1), device=CPU, batch_size=8)
+    with no_cycle_collector():
+        with monkeypatch.context() as broken:
+            broken.setattr(loader, "_plan", fail)
+            with suppress(ZeroDivisionError):
+                next(loader.epoch(0))
+        assert set(multiprocessing.active_children()) == before
+    assert len(list(loader.epoch(0))) == loader.num_batches
 
 
 def test_a_mapped_data_set_has_the_splits_of_a_resident_one(digits: DatasetInfo) -> None:
