@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -141,12 +143,26 @@ class WorkerLoader(DeviceLoader):
         known = multiprocessing.active_children()
         self._requests.batches = batches
         try:
-            made: Iterator[Batch] = iter(self._loader)
+            with _silent_fork():
+                made: Iterator[Batch] = iter(self._loader)
         finally:
             self._requests.batches = ()
         started = (child for child in multiprocessing.active_children() if child not in known)
         self._pids.extend(child.pid for child in started if child.pid is not None)
         return made
+
+
+@contextmanager
+def _silent_fork() -> Iterator[None]:
+    """Let processes be forked without the warning of Python 3.12 that this one has several threads.
+
+    The threads are the CUDA driver's and those of the loader's own queues. A child could wait for a lock
+    that one of them held; but it only makes images, on the CPU and in one thread, and never enters CUDA.
+    """
+    with warnings.catch_warnings():
+        message = ".*is multi-threaded, use of fork"
+        warnings.filterwarnings("ignore", message=message, category=DeprecationWarning)
+        yield
 
 
 def num_workers() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import multiprocessing
+import os
+import warnings
 import weakref
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -159,6 +161,29 @@ def test_a_plan_that_fails_leaves_no_worker(monkeypatch: pytest.MonkeyPatch) -> 
                 next(loader.epoch(0))
         assert set(multiprocessing.active_children()) == before
     assert len(list(loader.epoch(0))) == loader.num_batches
+
+
+def test_threads_of_this_process_are_no_reason_for_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fork, num_forks = os.fork, 0
+
+    def fork_as_python_3_12() -> int:
+        nonlocal num_forks
+        num_forks += 1
+        warnings.warn(
+            f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to "
+            "deadlocks in the child.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fork_as_python_3_12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        next(WorkerLoader(random_split(1), device=CPU, batch_size=8).ordered())
+    assert num_forks == num_workers()
 
 
 def test_a_mapped_data_set_has_the_splits_of_a_resident_one(digits: DatasetInfo) -> None:
