@@ -199,7 +199,14 @@ def _model(cell: Cell) -> str:
     lines += [f"optimizer = {made}"]
     if cell.precision == "fp16":
         lines.append("scaler = torch.amp.GradScaler(device.type)  # small gradients would become 0")
+        lines += _ZERO_MOMENTUM if recipe.optimizer == "sgd" else []
     return "\n".join(lines) + "\n"
+
+
+_ZERO_MOMENTUM = (
+    "for p in parameters:  # or an overflow in the first step leaves it as the memory happens to be",
+    '    optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)',
+)
 
 
 def _dropout(cell: Cell) -> list[str]:

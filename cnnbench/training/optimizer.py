@@ -37,7 +37,12 @@ def make_optimizer(
 
 
 def _sgd(parameters: list[nn.Parameter], **options: Any) -> torch.optim.SGD:
-    return torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, nesterov=True, **options)
+    optimizer = torch.optim.SGD(parameters, momentum=SGD_MOMENTUM, nesterov=True, **options)
+    # PyTorch leaves it unwritten until the first update. Where that one overflows in fp16, the fused kernel
+    # skips it, and the second would go on from whatever the memory held.
+    for parameter in parameters:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 _MAKERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {

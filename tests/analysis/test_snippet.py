@@ -84,6 +84,16 @@ def test_dropout_and_another_optimizer_are_those_of_the_cell() -> None:
     assert names["optimizer"].param_groups[0]["weight_decay"] == 0.1
 
 
+def test_momentum_begins_at_zero_where_the_first_step_may_overflow() -> None:
+    recipe = Recipe(image_size=16, num_classes=10, optimizer="sgd")
+    names = run(SMALL[0], precision="fp16", recipe=recipe)
+    assert names["loss"].isfinite()
+    preset = 'state[p]["momentum_buffer"] = torch.zeros_like(p)'
+    for precision in PRECISIONS:
+        text = snippet(Cell(architecture=SMALL[0], precision=precision, recipe=recipe))
+        assert (preset in text) == (precision == "fp16")
+
+
 def test_a_model_from_elsewhere_is_recomputed_too() -> None:
     names = run("torchvision:squeezenet1_1", checkpointing="block", recipe=Recipe(image_size=32))
     assert names["loss"].isfinite()

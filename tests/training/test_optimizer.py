@@ -52,6 +52,42 @@ def test_the_fused_optimizer_updates_like_the_plain_one(name: str, weight_decay:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_momentum_that_begins_at_zero_is_that_which_begins_with_a_gradient(
+    weight_decay: float,
+) -> None:
+    ours, plain = model(), model()
+    optimizer = make_optimizer(
+        ours, Recipe(optimizer="sgd", learning_rate=0.05, weight_decay=weight_decay), CPU
+    )
+    theirs = TEXTBOOK["sgd"](plain.parameters(), lr=0.05, weight_decay=weight_decay, fused=True)
+    for a, b in zip(train(ours, optimizer), train(plain, theirs), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_overflow_in_the_first_step_leaves_nothing_to_the_second(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritten(like: torch.Tensor, **options: Any) -> torch.Tensor:
+        return torch.full_like(like, torch.nan, **options)
+
+    recipe = Recipe(optimizer=name, learning_rate=0.05)
+    ours, plain = model(), model()
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty_like", unwritten)
+        optimizer = make_optimizer(ours, recipe, CPU)
+        scaler = torch.amp.GradScaler("cpu")
+        scaler.scale(ours(torch.full((4, 3), torch.inf)).square().mean()).backward()
+        scaler.step(optimizer)
+    for parameter, before in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(parameter, before)
+    for a, b in zip(
+        train(ours, optimizer), train(plain, make_optimizer(plain, recipe, CPU)), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_changes_what_is_trained(name: str) -> None:
     trained: list[Any] = []
@@ -67,6 +103,15 @@ def test_what_is_frozen_is_not_the_optimizers() -> None:
     ours.get_submodule("0").requires_grad_(requires_grad=False)
     optimizer = make_optimizer(ours, Recipe(), CPU)
     assert sum(p.numel() for p in optimizer.param_groups[0]["params"]) == 8 * 2 + 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_only_what_is_trained_has_a_state(name: str) -> None:
+    ours = model()
+    ours.get_submodule("0").requires_grad_(requires_grad=False)
+    optimizer = make_optimizer(ours, Recipe(optimizer=name), CPU)
+    train(ours, optimizer)
+    assert set(optimizer.state) == set(ours.get_submodule("2").parameters())
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
