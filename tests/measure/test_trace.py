@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd.profiler_util import EventList, FunctionEvent
 
-from cnnbench.measure.trace import COLUMNS, NUM_STEPS, write_trace
+from cnnbench.measure.trace import COLUMNS, NUM_STEPS, operator_rows, write_trace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,13 +52,70 @@ def test_the_trace_holds_the_steps_and_the_table_their_operators(tmp_path: Path)
     assert sum(float(row["self_fraction"]) for row in rows) == pytest.approx(1)
 
 
+def event(name: str, start: float, end: float, device: str = "CPU", **other: Any) -> FunctionEvent:
+    """Return what the profiler of a GPU notes of something that took `end - start` microseconds."""
+    return FunctionEvent(
+        id=0,
+        name=name,
+        thread=1,
+        start_us=start,
+        end_us=end,
+        input_shapes=[],
+        stack=[],
+        use_device="cuda",
+        device_type=getattr(DeviceType, device),
+        **other,
+    )
+
+
+def test_the_devices_time_is_that_of_the_operators_and_of_what_none_of_them_launched() -> None:
+    update = event("Optimizer.step#SGD.step", 0, 9, is_user_annotation=True)
+    outer, inner = event("aten::matmul", 10, 30), event("aten::mm", 12, 20)
+    inner.append_kernel("gemm", 0, 300.0)
+    other = event("aten::add", 31, 33)
+    other.append_kernel("elementwise", 0, 60.3)
+    on_device = [
+        event("gemm", 20, 320, "CUDA"),
+        event("elementwise", 320, 380.3, "CUDA"),
+        # Of a graph that was replayed: nothing on the CPU is linked to them.
+        event("elementwise", 400, 490, "CUDA"),
+        event("conv", 490, 640, "CUDA"),
+        event("Optimizer.step#SGD.step", 10, 640, "CUDA", is_user_annotation=True),
+    ]
+    events = EventList([update, outer, inner, other, *on_device], use_device="cuda")
+    events._build_tree()  # noqa: SLF001 (as the profiler does)
+    rows = {row["operator"]: row for row in operator_rows(events, "cuda")}
+    own = {name: row["self_ms"] * NUM_STEPS for name, row in rows.items() if row["self_ms"]}
+    assert own == pytest.approx(
+        {"aten::mm": 0.3, "aten::add": 0.0603, "elementwise": 0.09, "conv": 0.15}
+    )
+    assert rows["aten::matmul"]["total_ms"] * NUM_STEPS == pytest.approx(0.3)
+
+
 @pytest.mark.gpu
-def test_on_cuda_the_table_counts_the_devices_time(tmp_path: Path) -> None:
-    square = torch.randn(2048, 2048, device="cuda")
+@pytest.mark.parametrize("way", ["operators", "graph"])
+def test_on_cuda_the_table_counts_the_devices_time_once(tmp_path: Path, way: str) -> None:
+    square, out = torch.randn(2048, 2048, device="cuda"), torch.empty(2048, 2048, device="cuda")
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
 
     def step() -> None:
-        torch.mm(square, square)
+        with torch.profiler.record_function("Optimizer.step#like"):
+            torch.mm(square, square, out=out)
 
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        step()
     trace, operators = tmp_path / "trace.json.gz", tmp_path / "operators.csv"
-    write_trace(step, torch.device("cuda"), trace=trace, operators=operators)
-    assert any("aten::mm" in row["operator"] for row in read(operators))
+    write_trace(
+        step if way == "operators" else graph.replay,
+        torch.device("cuda"),
+        trace=trace,
+        operators=operators,
+    )
+    rows = read(operators)
+    assert sum(float(row["self_fraction"]) for row in rows) == pytest.approx(1)
+    assert float(rows[0]["self_fraction"]) > 0.9
+    assert (rows[0]["operator"] == "aten::mm") == (way == "operators")
