@@ -49,7 +49,7 @@ class Segment:
 
 
 def apply_checkpointing(
-    model: nn.Module, granularity: str, example: torch.Tensor
+    model: nn.Module, granularity: str, example: torch.Tensor, *, captured: bool = False
 ) -> tuple[list[Segment], tuple[str, ...]]:
     """Make `model` recompute its segments in every later training step, in place.
 
@@ -58,12 +58,14 @@ def apply_checkpointing(
         granularity: `none`, `stage` (consecutive blocks of one resolution), `block`, or `activations`
             (of each block what is cheap to compute).
         example: one small batch, shape (B, 3, H, W), for finding the segments.
+        captured: the steps will be recorded as a CUDA graph.
 
     Returns:
         The wrapped segments, and notes for the record.
 
     Raises:
-        UnsupportedError: no segment was found in a model that has something to recompute.
+        UnsupportedError: no segment was found in a model that has something to recompute, or what is
+            captured draws random numbers.
     """
     if granularity == "none":
         return [], ()
@@ -79,6 +81,14 @@ def apply_checkpointing(
         for segment in found
         if _needs_grad(model, segment)
     ]
+    # Nobody may ask for a generator's state while a graph is recorded, and recomputing begins with it.
+    if captured and any(segment.draws_random for segment in segments):
+        msg = (
+            f"checkpointing={granularity} with compile=graph: the model draws random numbers (dropout,"
+            " stochastic depth), which cannot be drawn again inside a recorded graph; take compile=off"
+            " or default, or checkpointing=none"
+        )
+        raise UnsupportedError(msg)
     for segment in segments:
         _wrap(segment)
     return segments, () if segments else (FROZEN_NOTE,)

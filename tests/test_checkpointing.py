@@ -254,6 +254,18 @@ def test_what_draws_random_numbers_is_noticed_and_only_that(architecture: str) -
     assert any(differ), "another seed must give other gradients, or nothing was drawn"
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_random_numbers_are_not_drawn_again_inside_a_recorded_graph(granularity: str) -> None:
+    model = build("timm:resnet18(drop_path_rate=0.5)")
+    before = [vars(module).copy() for module in model.modules()]
+    with pytest.raises(UnsupportedError, match=f"checkpointing={granularity} with compile=graph"):
+        apply_checkpointing(model, granularity, EXAMPLE, captured=True)
+    assert [vars(module) for module in model.modules()] == before
+    plain = build("timm:resnet18")
+    assert apply_checkpointing(plain, granularity, EXAMPLE, captured=True)[0]
+    assert apply_checkpointing(model, "none", EXAMPLE, captured=True) == ([], ())
+
+
 def test_the_documents_own_models_draw_nothing() -> None:
     segments = [s for name in SMALL for s in find_segments(build(name), "block", EXAMPLE)]
     assert segments
