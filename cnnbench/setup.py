@@ -91,11 +91,11 @@ class Bench:
         size = _known(recipe.image_size)
         example = torch.zeros(NUM_EXAMPLE_IMAGES, 3, size, size, device=self.device)
         example = example.to(memory_format=memory_format)
-        segments, notes = apply_checkpointing(model, cell.checkpointing, example)
+        graphed = cell.compile == "graph"
+        segments, notes = apply_checkpointing(model, cell.checkpointing, example, captured=graphed)
         if cell.compile not in {"off", "graph"}:
             model.compile(mode=cell.compile)
         model.train()
-        graphed = cell.compile == "graph"
         kind: Callable[..., TrainingStep] = GraphedStep if graphed else TrainingStep
         if self.team and self.team.kind == "pipelined":
             part = own_part(model, self.team, example, segments, batch_size=cell.batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,6 +76,13 @@ def test_checkpointing_changes_no_loss(
     plain = bench(**changes)
     ours = bench(checkpointing=checkpointing, **changes)
     assert loss_of(step_of(ours), ours) == loss_of(step_of(plain), plain)
+
+
+def test_a_graph_of_what_draws_random_numbers_again_is_unsupported(bench: MakeBench) -> None:
+    made = bench(TINY_CNN, checkpointing="stage", dropout=0.5)
+    graphed = replace(made, cell=replace(made.cell, compile="graph"))
+    with pytest.raises(UnsupportedError, match="take compile=off or default"):
+        graphed.training_step()
 
 
 def test_layout_reaches_the_model_and_the_batches_and_changes_little_else(bench: MakeBench) -> None:
