@@ -6,8 +6,10 @@ valuable first:
     tests     the GPU-marked tests
     doctor    what this machine can measure, and its noise
     sweep     the `gpu` profile, whose trained cells come first
+    baseline  the gate's suite, accepted as this machine's baseline
     harness   what cnnbench itself costs on this machine, and a bare loop beside it
     trust     A/A and A/B comparisons, a few of each
+    plants    planted regressions, TF32 under fp32 among them; without a git checkout it is left out
     peers     the training step beside those of others
     speedrun  the profile `speedrun`: time to 94 % on CIFAR-10; on a CPU it is left out
     studies   the documented advice, judged: as many seeds as fit into the stage's time
@@ -35,6 +37,7 @@ import click
 
 from cnnbench import results
 from cnnbench.errors import StoreError
+from cnnbench.regress.revision import checkout
 from cnnbench.report.tables import markdown_table
 from cnnbench.sweep.run import look
 from cnnbench.sweep.workers import launcher
@@ -44,13 +47,19 @@ if TYPE_CHECKING:
 
     from cnnbench.environment import Environment
 
-STAGES = ("tests", "doctor", "sweep", "harness", "trust", "peers", "speedrun", "studies")
+STAGES = (
+    *("tests", "doctor", "sweep", "baseline", "harness", "trust"),
+    *("plants", "peers", "speedrun", "studies"),
+)
 # In the time of a stage; on a machine of one's own, `make bench-harness` runs 20.
 NUM_COMPARISONS = 4
 LIMIT_SECONDS = 480.0
 GRACE_SECONDS = 60.0
 # For the last cell, and for the pages that are written when the budget is used up.
 STUDIES_RESERVE_SECONDS = 90.0
+# For trying the models, and for the first process of each test, which no budget cuts off.
+BASELINE_RESERVE_SECONDS = 240.0
+PLANT_BUDGET = "90s"
 RESULTS = Path("results/local")
 REFERENCE = Path("results/reference")
 KEPT = ("cells.csv", "environment.json", "journal.jsonl")
@@ -142,6 +151,31 @@ def _keep(sweep: Path, folder: Path) -> None:
     (folder / "comparison.md").write_text(markdown_table(results.load(sweep)), encoding="utf-8")
 
 
+def _baseline(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """Measure the gate's suite and accept it; processes that do not fit into the time are left out."""
+    del environment
+    options = ["--device", arguments.device, "--results-dir", str(RESULTS)]
+    budget = f"{max(1.0, arguments.limit - BASELINE_RESERVE_SECONDS):.0f}s"
+    command = [sys.executable, "-m", "cnnbench", "regress", "--no-compare", "--budget", budget]
+    status, _ = _run([*command, *options], arguments.limit)
+    if status != 0:
+        return False
+    status, text = _run([sys.executable, "-m", "cnnbench", "accept", *options], arguments.limit)
+    (folder / "baseline.txt").write_text(text, encoding="utf-8")
+    return status == 0
+
+
+def _plants(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
+    """See that the gate finds what is planted; the calls that are left are made by the next call."""
+    del environment
+    if checkout() is None:
+        click.echo("plants are set in a clone, and this is no git checkout: left out", err=True)
+        return True
+    command = [sys.executable, "-m", "bench.plants", "--only", "plants", "--budget", PLANT_BUDGET]
+    status, _ = _run([*command, "--output", str(folder / "plants.csv")], arguments.limit)
+    return status in {0, 128 + signal.SIGTERM}
+
+
 def _harness(environment: Environment, folder: Path, arguments: argparse.Namespace) -> bool:
     del environment
     if importlib.util.find_spec("mlflow") is None:
@@ -213,8 +247,10 @@ _STAGES = {
     "tests": _tests,
     "doctor": _doctor,
     "sweep": _sweep,
+    "baseline": _baseline,
     "harness": _harness,
     "trust": _trust,
+    "plants": _plants,
     "peers": _peers,
     "speedrun": _speedrun,
     "studies": _studies,

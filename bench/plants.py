@@ -8,8 +8,8 @@ what stands there already for this commit: an interrupted run goes on. `--only` 
     busy        the same beside a noisy neighbour: at worst inconclusive
 
 The commit is cloned into a temporary folder, the plant edits the clone's files, and the clone's own
-`cnnbench regress --base HEAD` judges it, as it would in a review: by the machine's noise floor, measured
-with `cnnbench doctor --noise` before the first call (some minutes).
+`cnnbench regress --base HEAD` judges it, as it would in a review: by the machine's noise floor. Where
+`cnnbench doctor --noise` has not yet measured that, it is done before the first call (two minutes).
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--budget", default=BUDGET, help="of one call of the gate")
     parser.add_argument("--output", type=Path, default=Path("results/local/plants.csv"))
+    parser.add_argument(
+        "--results-dir", type=Path, default=Path("results/local"), help="where the noise lies"
+    )
     return parser.parse_args()
 
 
@@ -162,13 +165,10 @@ class _Bench:
         append_row(row, self.arguments.output)
 
     def _noise(self) -> Path:
-        """Return the file that says what identical settings differ by here, measured once for a commit."""
-        known: Path = self.arguments.output.parent.absolute() / f"plants-{self.commit[:12]}" / NAME
+        """Return the file that says what identical settings differ by here, measured where there is none."""
+        known: Path = self.arguments.results_dir.absolute() / NAME
         if not known.exists():
-            with tempfile.TemporaryDirectory(prefix="cnnbench-plant-") as folder:
-                tree = Path(folder) / "tree"
-                _clone(self.root, self.commit, tree)
-                _cnnbench(tree, "doctor", "--noise", "--json", "--results-dir", str(known.parent))
+            _cnnbench(self.root, "doctor", "--noise", "--json", "--results-dir", str(known.parent))
         return known
 
     def _gate(self, tree: Path, results: Path, tests: str) -> dict[str, Any]:
