@@ -73,11 +73,9 @@ class Forked:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def fork_server(
-    _module: str, connection: socket, place: Place, *, stderr: int, root: Path | None
-) -> Forked:
+def fork_server(_module: str, connection: socket, place: Place, *, stderr: int) -> Forked:
     """Start the fork server as `start_python` does, but by a fork: all is imported already."""
-    assert root is None  # what is imported is this cnnbench
+    assert place.python is None  # what is imported is this cnnbench
     parent = os.getpid()
     pid = os.fork()
     if pid:
