@@ -53,8 +53,8 @@ def judge_completion(base: Measured, candidate: Measured) -> tuple[str, str] | N
 
 def _of_none(before: Sequence[Run], after: Sequence[Run]) -> tuple[str, str]:
     ended_before, ended_after = ({run.status for run in runs} for runs in (before, after))
-    if ended_before == ended_after and not ended_after & BROKEN:
-        return "same", f"both ended as {', '.join(sorted(ended_after)) or 'not measured'}"
+    if ended_after and ended_before == ended_after and not ended_after & BROKEN:
+        return "same", f"both ended as {', '.join(sorted(ended_after))}"
     return "invalid", f"neither side completes: {_error(after) or 'not measured'}"
 
 

@@ -56,6 +56,13 @@ def test_what_both_sides_cannot_do_alike_is_the_same_and_what_breaks_is_not() ->
         assert judge(sample_results(lost), sample_results(lost)).verdict == verdict
 
 
+def test_what_no_process_has_measured_cannot_be_compared() -> None:
+    assert judge_completion(sample_test(number=0), sample_test(number=0)) == (
+        "invalid",
+        "neither side completes: not measured",
+    )
+
+
 def test_a_loss_on_the_bases_side_hides_nothing_of_the_candidate() -> None:
     base, candidate = losing(1, 10), sample_test(2 * STEP_SECONDS, number=10, offset=FAR)
     judgement = judge(sample_results(base), sample_results(candidate))
