@@ -162,6 +162,8 @@ def _baseline(environment: Environment, folder: Path, arguments: argparse.Namesp
         return False
     status, text = _run([sys.executable, "-m", "cnnbench", "accept", *options], arguments.limit)
     (folder / "baseline.txt").write_text(text, encoding="utf-8")
+    for baseline in RESULTS.glob("baselines/*/*.json"):
+        shutil.copy(baseline, folder / "baseline.json")
     return status == 0
 
 
