@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,6 @@ class Subject:
     def workload(self) -> str:
         """Return what a worker does in its windows; an accuracy is trained for without any."""
         return "training" if self.kind == ACCURACY else self.kind
-
-    def with_seed(self, seed: int) -> Cell:
-        """Return the cell with another seed."""
-        return replace(self.cell, seed=seed)
 
 
 def suite_path(device_type: str) -> Path:
